@@ -1,0 +1,197 @@
+//! The command line: flags and environment → what is to be run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{Config, Finding};
+
+/// An HTTPS server that lets in Amazon API Gateway, and nobody else.
+#[derive(Debug, Parser)]
+#[command(
+    name = "portcullis",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 after a clean stop, 1 a failure while running, 2 usage or files \
+                  that do not load.\nSignals: SIGTERM and SIGINT stop it, a second one at once; \
+                  SIGHUP has every file read again."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    /// What to do.
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve
+    Serve(Serve),
+    /// Say all that is wrong with what `serve` would be given, and open no socket
+    ///
+    /// Exits 0 if nothing is, warnings aside, and 2 otherwise.
+    Check(Serve),
+}
+
+/// What a server is made from. Every flag has an environment variable; the flag counts where both
+/// are given.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Where to listen; port 0 lets the system choose. Repeatable [default: [::]:8443, both
+    /// families; 0.0.0.0:8443 where there is no IPv6]
+    #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_LISTEN", value_delimiter = ',')]
+    pub listen: Vec<SocketAddr>,
+
+    /// The server's certificate: PEM, the full chain, its own first
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_CERT")]
+    pub cert: PathBuf,
+
+    /// Its private key: PEM; PKCS#8, PKCS#1 or SEC1, not encrypted
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_KEY")]
+    pub key: PathBuf,
+
+    /// Client certificates to let in: a PEM file, or a directory of *.pem, *.crt and *.cer files.
+    /// Repeatable
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "PORTCULLIS_TRUST",
+        value_delimiter = ',',
+        required_unless_present = "trust_ca"
+    )]
+    pub trust: Vec<PathBuf>,
+
+    /// CA certificates: whoever presents a chain to one of them is let in. A PEM file or a
+    /// directory, as --trust. Repeatable
+    #[arg(long, value_name = "PATH", env = "PORTCULLIS_TRUST_CA", value_delimiter = ',')]
+    pub trust_ca: Vec<PathBuf>,
+
+    /// How often the files are looked at where the file system tells of no change
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_POLL_INTERVAL",
+          default_value = "5s", value_parser = positive)]
+    pub poll_interval: Duration,
+
+    /// How long a handshake may take
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_HANDSHAKE_TIMEOUT",
+          default_value = "10s", value_parser = positive)]
+    pub handshake_timeout: Duration,
+
+    /// How long a connection may go without a request; API Gateway and a network load balancer
+    /// keep them for long
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_IDLE_TIMEOUT",
+          default_value = "400s", value_parser = positive)]
+    pub idle_timeout: Duration,
+
+    /// How many connections may be let in at once
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_CONNECTIONS", default_value = "10000")]
+    pub max_connections: usize,
+
+    /// How long connections are still accepted after SIGTERM, each answer with `Connection:
+    /// close`, so that a load balancer can turn away
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_SHUTDOWN_DELAY",
+          default_value = "0s", value_parser = duration)]
+    pub shutdown_delay: Duration,
+
+    /// How long requests in flight may take to finish, after that delay or when their certificate
+    /// is taken away
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_DRAIN_TIMEOUT",
+          default_value = "30s", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// How the log is written, to standard error
+    #[arg(long, value_name = "FORMAT", env = "PORTCULLIS_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs, separated
+    /// by commas
+    #[arg(long, value_name = "FILTER", env = "PORTCULLIS_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl Serve {
+    /// The server that these flags describe.
+    pub fn config(&self) -> Config {
+        let mut config = Config::new(&self.cert, &self.key)
+            .poll_interval(self.poll_interval)
+            .handshake_timeout(self.handshake_timeout)
+            .idle_timeout(self.idle_timeout)
+            .max_connections(self.max_connections)
+            .shutdown_delay(self.shutdown_delay)
+            .drain_timeout(self.drain_timeout);
+        for address in &self.listen {
+            config = config.listen(*address);
+        }
+        for path in &self.trust {
+            config = config.trust(path);
+        }
+        for path in &self.trust_ca {
+            config = config.trust_ca(path);
+        }
+        config
+    }
+}
+
+/// Says in the log what is wrong with a file that a server would not start on.
+pub fn say(finding: &Finding) {
+    crate::reload::say_finding(finding, true);
+}
+
+/// The longest time that is taken: what is added to the clock must not overflow it.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= LONGEST => Ok(duration),
+        Ok(_) => Err("longer than a year".to_owned()),
+        Err(error) => Err(format!("{error}; write it as 400s, 5m or 500ms")),
+    }
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than nothing".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_well_formed_and_each_has_its_variable() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for subcommand in command.get_subcommands() {
+            for flag in subcommand.get_arguments().filter(|flag| flag.get_id() != "help") {
+                let name = flag.get_long().unwrap_or_default();
+                let variable = format!("PORTCULLIS_{}", name.replace('-', "_").to_uppercase());
+                assert_eq!(flag.get_env(), Some(variable.as_ref()), "--{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_and_is_not_endless() {
+        assert_eq!(duration("400s"), Ok(Duration::from_secs(400)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        assert!(duration("5").is_err());
+        assert!(duration("2years").is_err());
+        assert!(positive("0s").is_err());
+        assert!(positive("1ms").is_ok());
+    }
+}

@@ -1,0 +1,26 @@
+//! The wall clock, which tests replace.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::UnixTime;
+
+/// Tells the time by which certificates are judged.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// The time now. It may step in either direction.
+    fn now(&self) -> SystemTime;
+}
+
+/// The clock of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+pub(crate) fn unix_time(clock: &dyn Clock) -> UnixTime {
+    UnixTime::since_unix_epoch(clock.now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}

@@ -1,0 +1,294 @@
+//! The files that say who is trusted, as they were last read, and what each last held that was
+//! good.
+//!
+//! A file that cannot be read or parsed keeps what it last held. A file that is gone from its
+//! directory is a removal; a directory that is gone, or whose place a new one without a usable
+//! certificate has taken, is a fault and removes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::reload::finding::Finding;
+use crate::trust::pem::{self, Fault, Problem};
+use crate::trust::{Certificate, Fingerprint, Loaded, Role};
+
+/// The size of a trust file at the most.
+const LARGEST: u64 = 1 << 20;
+
+/// A change within this time after another may leave the same time stamp.
+const STAMP_GRAIN: Duration = Duration::from_secs(2);
+
+/// A path that was given, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Source {
+    role: Role,
+    path: PathBuf,
+    /// Which directory the files were found in; `None` for a source that is a file.
+    directory: Option<DirectoryIdentity>,
+    files: BTreeMap<PathBuf, TrustFile>,
+    passed_over: BTreeSet<PathBuf>,
+    /// What is wrong with the source itself.
+    fault: Option<Finding>,
+}
+
+/// Tells a directory from another that was made in its place. The time of its making is there
+/// because a file system may give a freed inode number to the next comer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct DirectoryIdentity(u64, u64, Option<SystemTime>);
+
+impl DirectoryIdentity {
+    fn of(metadata: &Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino(), metadata.created().ok())
+    }
+}
+
+/// What changes when a file's content does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether a change after `now` is sure to show in the stamp.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let seconds = u64::try_from(self.changed.0).unwrap_or_default();
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        now.duration_since(changed).is_ok_and(|age| age > STAMP_GRAIN)
+    }
+}
+
+#[derive(Debug, Default)]
+struct TrustFile {
+    /// `None` where the content has to be read again whatever the stamp says.
+    stamp: Option<Stamp>,
+    digest: Option<Fingerprint>,
+    /// What it last held that was good.
+    certificates: Vec<Arc<Certificate>>,
+    findings: Vec<Finding>,
+}
+
+impl Source {
+    pub(super) fn new(role: Role, path: PathBuf) -> Self {
+        Self {
+            role,
+            path,
+            directory: None,
+            files: BTreeMap::new(),
+            passed_over: BTreeSet::new(),
+            fault: None,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files that it consists of.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(PathBuf::as_path)
+    }
+
+    pub(super) fn loaded(&self) -> impl Iterator<Item = Loaded> {
+        let role = self.role;
+        self.files.iter().flat_map(move |(path, file)| {
+            let path: Arc<Path> = Arc::from(path.as_path());
+            file.certificates.iter().map(move |certificate| Loaded {
+                role,
+                certificate: Arc::clone(certificate),
+                file: Arc::clone(&path),
+            })
+        })
+    }
+
+    /// All that is wrong with it now.
+    pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
+        let passed_over = self.passed_over.iter().map(|path| {
+            let remedy = "name it *.pem, *.crt or *.cer if it is to be trusted";
+            Finding::warning(path, "passed over for its name", remedy)
+        });
+        self.fault
+            .iter()
+            .cloned()
+            .chain(self.files.values().flat_map(|file| file.findings.iter().cloned()))
+            .chain(passed_over)
+    }
+
+    /// Reads what has changed. At start (`first`), what is good in a file with faults counts:
+    /// there is nothing before it that could stay, and a restart must not make an outage of one
+    /// bad block.
+    pub(super) fn read(&mut self, first: bool) {
+        self.fault = None;
+        let result = match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.is_dir() => self.read_directory(&metadata, first),
+            Ok(_) => {
+                self.read_single_file(first);
+                Ok(())
+            }
+            Err(error) => Err(Finding::unreadable(&self.path, &error)),
+        };
+        self.fault = result.err();
+    }
+
+    fn read_single_file(&mut self, first: bool) {
+        let mut file = self.files.remove(&self.path).unwrap_or_default();
+        file.read(&self.path, self.role, first);
+        if self.directory.is_none() || !file.certificates.is_empty() {
+            self.directory = None;
+            self.files.clear();
+        }
+        self.files.insert(self.path.clone(), file);
+    }
+
+    fn read_directory(&mut self, metadata: &Metadata, first: bool) -> Result<(), Finding> {
+        let identity = DirectoryIdentity::of(metadata);
+        let listing =
+            Listing::of(&self.path).map_err(|error| Finding::unreadable(&self.path, &error))?;
+        self.passed_over = listing.passed_over;
+        let is_new = self.directory.as_ref() != Some(&identity);
+        let mut files = BTreeMap::new();
+        for path in listing.trusted {
+            let mut file = self.files.remove(&path).unwrap_or_default();
+            // A link that leads nowhere is still there, and a fault; a file that has gone since
+            // the directory was listed is neither.
+            if file.read(&path, self.role, first) || path.is_symlink() {
+                files.insert(path, file);
+            }
+        }
+        let lost_everything = !files.values().any(|file| !file.certificates.is_empty())
+            && self.files.values().any(|file| !file.certificates.is_empty());
+        if is_new && lost_everything {
+            self.files.append(&mut files);
+            return Err(Finding::fault(
+                &self.path,
+                "a new directory without a usable certificate has taken its place",
+                "put the certificates into it; what the old one held stays in force until then",
+            ));
+        }
+        self.directory = Some(identity);
+        self.files = files;
+        Ok(())
+    }
+
+    /// Has the content of every file read again, whatever its time stamps say.
+    pub(super) fn distrust_stamps(&mut self) {
+        for file in self.files.values_mut() {
+            file.stamp = None;
+        }
+    }
+}
+
+/// The names in a directory that count.
+struct Listing {
+    trusted: BTreeSet<PathBuf>,
+    passed_over: BTreeSet<PathBuf>,
+}
+
+impl Listing {
+    fn of(directory: &Path) -> io::Result<Self> {
+        let mut listing = Self { trusted: BTreeSet::new(), passed_over: BTreeSet::new() };
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let (name, path) = (entry.file_name(), entry.path());
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            // A link is followed when it is read: where it leads may not be there just now.
+            let kind = entry.file_type()?;
+            let is_link_to_directory = kind.is_symlink() && path.is_dir();
+            if !(kind.is_file() || kind.is_symlink()) || is_link_to_directory {
+                continue;
+            }
+            let extension = Path::new(&name).extension().and_then(|extension| extension.to_str());
+            if matches!(extension, Some("pem" | "crt" | "cer")) {
+                listing.trusted.insert(path);
+            } else {
+                listing.passed_over.insert(path);
+            }
+        }
+        Ok(listing)
+    }
+}
+
+impl TrustFile {
+    /// Reads the file where it has changed. `false` says that it is not there.
+    fn read(&mut self, path: &Path, role: Role, first: bool) -> bool {
+        match self.read_changed(path) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => self.take(path, role, &bytes, first),
+            Err(error) => {
+                self.stamp = None;
+                self.digest = None;
+                self.findings = vec![Finding::unreadable(path, &error)];
+                return error.kind() != io::ErrorKind::NotFound;
+            }
+        }
+        true
+    }
+
+    /// The content, where it is not the one that was read last.
+    fn read_changed(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let metadata = fs::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        let stamp = Stamp::of(&metadata);
+        if self.stamp.as_ref() == Some(&stamp) {
+            return Ok(None);
+        }
+        let now = SystemTime::now();
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        self.stamp = stamp.is_settled(now).then_some(stamp);
+        let digest = Some(Fingerprint::of(&bytes));
+        if self.digest == digest {
+            return Ok(None);
+        }
+        self.digest = digest;
+        Ok(Some(bytes))
+    }
+
+    fn take(&mut self, path: &Path, role: Role, bytes: &[u8], first: bool) {
+        let (certificates, faults) = parse(bytes, role);
+        if faults.is_empty() || first {
+            self.certificates = certificates;
+        }
+        self.findings = faults.iter().map(|fault| Finding::in_pem(path, fault)).collect();
+    }
+}
+
+fn parse(bytes: &[u8], role: Role) -> (Vec<Arc<Certificate>>, Vec<Fault>) {
+    if bytes.len() as u64 > LARGEST {
+        return (Vec::new(), vec![Fault::whole(Problem::TooLarge)]);
+    }
+    let (blocks, mut faults) = pem::certificates(bytes);
+    let mut certificates = Vec::new();
+    for (line, der) in blocks {
+        match Certificate::parse(der) {
+            Ok(certificate) if role == Role::Anchor && !certificate.is_ca() => {
+                faults.push(Fault { line: Some(line), problem: Problem::NotACa });
+            }
+            Ok(certificate) => certificates.push(Arc::new(certificate)),
+            Err(problem) => faults.push(Fault { line: Some(line), problem }),
+        }
+    }
+    (certificates, faults)
+}

@@ -1,0 +1,71 @@
+//! What is wrong, or odd, with the files that were given: the culprit, the place, the remedy.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::trust::pem::Fault;
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// What it is about is not in force.
+    Fault,
+    /// It is in force, and somebody should know.
+    Warning,
+}
+
+/// One thing that a person should know about one file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Finding {
+    /// How much it weighs.
+    pub severity: Severity,
+    /// The file or directory.
+    pub file: PathBuf,
+    /// The line, counted from 1, where there is one.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Finding {
+    pub(super) fn fault(file: &Path, problem: impl Into<String>, remedy: &str) -> Self {
+        Self {
+            severity: Severity::Fault,
+            file: file.to_owned(),
+            line: None,
+            problem: problem.into(),
+            remedy: remedy.to_owned(),
+        }
+    }
+
+    pub(super) fn warning(file: &Path, problem: impl Into<String>, remedy: &str) -> Self {
+        Self { severity: Severity::Warning, ..Self::fault(file, problem, remedy) }
+    }
+
+    pub(super) fn in_pem(file: &Path, fault: &Fault) -> Self {
+        let line = fault.line;
+        Self { line, ..Self::fault(file, fault.problem.to_string(), fault.problem.remedy()) }
+    }
+
+    pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "check the path, or put the file back",
+            io::ErrorKind::PermissionDenied => "let the user that runs portcullis read it",
+            _ => "make it readable again",
+        };
+        Self::fault(file, format!("it cannot be read: {error}"), remedy)
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}; {}", self.problem, self.remedy)
+    }
+}

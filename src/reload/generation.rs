@@ -1,0 +1,87 @@
+//! Everything that a new connection needs, built together and swapped as one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::UnixTime;
+use rustls::server::{ProducesTickets, StoresServerSessions};
+use rustls::sign::SingleCertAndKey;
+use rustls::time_provider::TimeProvider;
+use rustls::{ServerConfig, crypto};
+
+use crate::clock::Clock;
+use crate::reload::identity::ServerIdentity;
+use crate::trust::{Fingerprint, PinVerifier, Role, TrustStore};
+
+/// One immutable state of everything that is loaded. A connection takes one and keeps it.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// Counted from 1, one more at each change.
+    pub(crate) number: u64,
+    pub(crate) store: Arc<TrustStore>,
+    pub(crate) identity: Arc<ServerIdentity>,
+    pub(crate) tls: Arc<ServerConfig>,
+    /// Which of the certificates were in their dates when it was made.
+    pub(super) active: HashSet<(Role, Fingerprint)>,
+}
+
+/// What the generations have in common.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// The wall clock as rustls asks for it.
+#[derive(Debug)]
+struct Time(Arc<dyn Clock>);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(crate::clock::unix_time(self.0.as_ref()))
+    }
+}
+
+impl Recipe {
+    /// Makes a generation. Sessions of `resumable` can be resumed in it: only ever the one before
+    /// it, and only where nothing was taken away, because no verifier is asked at a resumption.
+    pub(super) fn make(
+        &self,
+        number: u64,
+        store: Arc<TrustStore>,
+        identity: Arc<ServerIdentity>,
+        resumable: Option<&Generation>,
+    ) -> Result<Generation, rustls::Error> {
+        let now = crate::clock::unix_time(self.clock.as_ref());
+        let time = Arc::new(Time(Arc::clone(&self.clock)));
+        let provider = Arc::clone(&self.provider);
+        let mut tls = ServerConfig::builder_with_details(provider, time)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(Arc::new(PinVerifier::new(Arc::clone(&store))))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
+                &identity.certified_key,
+            ))));
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let (ticketer, sessions): (Arc<dyn ProducesTickets>, Arc<dyn StoresServerSessions>) =
+            match resumable {
+                Some(before) => {
+                    (Arc::clone(&before.tls.ticketer), Arc::clone(&before.tls.session_storage))
+                }
+                None => (crypto::aws_lc_rs::Ticketer::new()?, Arc::clone(&tls.session_storage)),
+            };
+        tls.ticketer = ticketer;
+        tls.session_storage = sessions;
+        let active = active(&store, now);
+        Ok(Generation { number, store, identity, tls: Arc::new(tls), active })
+    }
+}
+
+/// Which certificates of a store are in their dates.
+pub(super) fn active(store: &TrustStore, now: UnixTime) -> HashSet<(Role, Fingerprint)> {
+    let certificates = store.certificates().iter();
+    certificates
+        .filter(|loaded| loaded.certificate.validity().contains(now))
+        .map(|loaded| (loaded.role, loaded.certificate.summary().fingerprint))
+        .collect()
+}

@@ -1,0 +1,325 @@
+//! Keeping that current: files → trust store + server identity → generation → everyone who
+//! watches.
+//!
+//! A change is looked for at each file system event, at each poll, and when asked; a look reads
+//! what has changed and compares the whole with the generation in force. Only a difference is
+//! published, and what cannot be read or parsed makes none.
+
+mod expiry;
+mod files;
+mod finding;
+mod generation;
+mod identity;
+mod live;
+mod loader;
+mod watch;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::UnixTime;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::trust::{Fingerprint, Loaded, Role, TrustStore, rfc3339};
+
+pub use finding::{Finding, Severity};
+pub(crate) use generation::Generation;
+pub(crate) use live::{Admission, Current};
+pub use loader::NotStartable;
+pub(crate) use loader::{Loader, Material};
+
+/// A change is looked at when nothing has moved for this long,
+const QUIET: Duration = Duration::from_millis(100);
+/// or when this long has gone by since the first event.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// So many times is it looked again at once because directories were newly watched.
+const MOST_LOOKS: usize = 5;
+/// So many certificates are named in one log line.
+const MOST_NAMED: usize = 20;
+
+/// Keeps the newest generation current. Ends when it is dropped.
+pub(crate) struct Reload {
+    loader: Loader,
+    current: Arc<Current>,
+    watch: watch::Watch,
+    changed: Arc<Notify>,
+    asked: Arc<Notify>,
+    poll_interval: Duration,
+    said: HashSet<Finding>,
+    watch_fault: Option<String>,
+    expiry: expiry::Warnings,
+}
+
+impl Reload {
+    /// Takes over what was read at start, and says what is wrong with it.
+    pub(crate) fn new(
+        loader: Loader,
+        first: Generation,
+        poll_interval: Duration,
+        asked: Arc<Notify>,
+    ) -> Self {
+        let changed = Arc::new(Notify::new());
+        let clock = Arc::clone(&loader.recipe.clock);
+        info!(
+            generation = first.number,
+            certificates = first.store.certificates().len(),
+            trusted = names(first.store.certificates()),
+            "trust_loaded"
+        );
+        let mut reload = Self {
+            current: Arc::new(Current::new(first, clock)),
+            watch: watch::Watch::new(Arc::clone(&changed)),
+            changed,
+            asked,
+            poll_interval,
+            said: HashSet::new(),
+            watch_fault: None,
+            expiry: expiry::Warnings::default(),
+            loader,
+        };
+        reload.say_findings(true);
+        reload
+    }
+
+    pub(crate) fn current(&self) -> &Arc<Current> {
+        &self.current
+    }
+
+    /// Looks for changes, for ever.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self = match tokio::task::spawn_blocking(move || self.look_until_watched()).await {
+                Ok(reload) => reload,
+                Err(error) => {
+                    error!(%error, remedy = "restart portcullis, and report this", "reload_ended");
+                    return;
+                }
+            };
+            let next = Instant::now() + self.next_look();
+            tokio::select! {
+                () = self.changed.notified() => self.until_quiet().await,
+                () = self.asked.notified() => self.loader.distrust_stamps(),
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// What is being written now is read when it has been written.
+    async fn until_quiet(&self) {
+        let latest = Instant::now() + LONGEST_WAIT;
+        loop {
+            let quiet = (Instant::now() + QUIET).min(latest);
+            if timeout_at(quiet, self.changed.notified()).await.is_err() || quiet == latest {
+                return;
+            }
+        }
+    }
+
+    /// The next poll, or before it the moment in which a certificate begins or ends.
+    fn next_look(&self) -> Duration {
+        let now = clock::unix_time(self.loader.recipe.clock.as_ref());
+        let generation = self.current.newest();
+        let bounds = generation.store.certificates().iter().flat_map(|loaded| {
+            let validity = loaded.certificate.validity();
+            [validity.not_before, validity.not_after]
+        });
+        let next = bounds.filter(|bound| *bound > now).min();
+        let until = next.map(|bound| Duration::from_secs(bound.as_secs() - now.as_secs()));
+        until.map_or(self.poll_interval, |until| until.min(self.poll_interval))
+    }
+
+    fn look_until_watched(mut self) -> Self {
+        for _ in 0..MOST_LOOKS {
+            self.loader.read_again();
+            if !self.watch.set(self.loader.paths()) {
+                break;
+            }
+        }
+        self.say_watch_fault();
+        self.publish_changes();
+        self.say_findings(false);
+        let generation = self.current.newest();
+        let now = clock::unix_time(self.loader.recipe.clock.as_ref());
+        self.expiry.say(&generation, self.loader.server_certificate(), now);
+        self
+    }
+
+    fn publish_changes(&mut self) {
+        let now = clock::unix_time(self.loader.recipe.clock.as_ref());
+        let before = self.current.newest();
+        let store = self.loader.store();
+        let identity = self.loader.identity().unwrap_or(&before.identity);
+        let new_identity = !Arc::ptr_eq(identity, &before.identity);
+        let change = Change::between(&before, &store, now);
+        if change.is_nothing() && !new_identity {
+            return;
+        }
+        let takes_away = change.takes_away();
+        let number = before.number + 1;
+        let resumable = (!takes_away).then_some(before.as_ref());
+        let made =
+            self.loader.recipe.make(number, Arc::new(store), Arc::clone(identity), resumable);
+        let generation = match made {
+            Ok(generation) => generation,
+            Err(error) => {
+                error!(%error, remedy = "the generation before stays in force", "reload_failed");
+                return;
+            }
+        };
+        if new_identity {
+            let summary = &generation.identity.summary;
+            info!(
+                generation = number,
+                fingerprint = %summary.fingerprint,
+                not_after = rfc3339(summary.validity.not_after),
+                "server_certificate_changed"
+            );
+        }
+        let trusts_somebody = generation.store.is_usable(now);
+        let connections_ended = self.current.publish(generation, takes_away);
+        change.say(number, connections_ended);
+        if !trusts_somebody && !change.is_nothing() {
+            error!(
+                generation = number,
+                remedy = "put a client certificate that is in its dates into a --trust path",
+                "trusts_nobody"
+            );
+        }
+    }
+
+    /// Says each finding once, and once that a fault is mended.
+    fn say_findings(&mut self, first: bool) {
+        let findings = self.loader.findings();
+        for finding in findings.iter().filter(|finding| !self.said.contains(finding)) {
+            say_finding(finding, first);
+        }
+        self.current.set_findings(findings.clone());
+        let now: HashSet<_> = findings.into_iter().collect();
+        for mended in self.said.difference(&now).filter(|f| f.severity == Severity::Fault) {
+            info!(file = %mended.file.display(), line = mended.line, problem = mended.problem, "fault_mended");
+        }
+        self.said = now;
+    }
+
+    fn say_watch_fault(&mut self) {
+        let fault = self.watch.fault().map(str::to_owned);
+        if fault != self.watch_fault {
+            if let Some(error) = &fault {
+                warn!(
+                    error,
+                    poll_interval = ?self.poll_interval,
+                    remedy = "changes are found by polling; raise fs.inotify.max_user_instances or \
+                              fs.inotify.max_user_watches to have them at once",
+                    "watch_unavailable"
+                );
+            }
+            self.watch_fault = fault;
+        }
+    }
+}
+
+/// Says one finding in the log.
+pub(crate) fn say_finding(finding: &Finding, first: bool) {
+    let Finding { severity, file, line, problem, remedy } = finding;
+    let (file, line) = (file.display(), *line);
+    match severity {
+        Severity::Fault if first => error!(%file, line, problem, remedy, "load_failed"),
+        Severity::Fault => error!(%file, line, problem, remedy, "reload_failed"),
+        Severity::Warning => warn!(%file, line, problem, remedy, "file_warning"),
+    }
+}
+
+/// How a trust store differs from the one before.
+#[derive(Default)]
+struct Change {
+    added: Vec<Loaded>,
+    removed: Vec<Loaded>,
+    /// Still there, and in their dates now.
+    begun: Vec<Loaded>,
+    /// Still there, and no longer in their dates.
+    ended: Vec<Loaded>,
+    /// The same certificates, in other files.
+    is_moved: bool,
+}
+
+impl Change {
+    fn between(before: &Generation, store: &TrustStore, now: UnixTime) -> Self {
+        type Key = (Role, Fingerprint);
+        let key = |loaded: &Loaded| (loaded.role, loaded.certificate.summary().fingerprint);
+        let of = |store: &TrustStore| -> HashMap<Key, Loaded> {
+            store.certificates().iter().map(|loaded| (key(loaded), loaded.clone())).collect()
+        };
+        let (old, new) = (of(&before.store), of(store));
+        let mut change = Self::default();
+        for loaded in before.store.certificates() {
+            if !new.contains_key(&key(loaded)) {
+                change.removed.push(loaded.clone());
+            }
+        }
+        for loaded in store.certificates() {
+            let is_in = loaded.certificate.validity().contains(now);
+            match old.get(&key(loaded)) {
+                None => change.added.push(loaded.clone()),
+                Some(same) => {
+                    match (before.active.contains(&key(loaded)), is_in) {
+                        (false, true) => change.begun.push(loaded.clone()),
+                        (true, false) => change.ended.push(loaded.clone()),
+                        _ => {}
+                    }
+                    change.is_moved |= same.file != loaded.file;
+                }
+            }
+        }
+        change
+    }
+
+    fn takes_away(&self) -> bool {
+        !self.removed.is_empty() || !self.ended.is_empty()
+    }
+
+    fn is_nothing(&self) -> bool {
+        !self.takes_away() && self.added.is_empty() && self.begun.is_empty() && !self.is_moved
+    }
+
+    fn say(&self, generation: u64, connections_ended: usize) {
+        if !self.added.is_empty() || !self.removed.is_empty() {
+            info!(
+                generation,
+                added = names(&self.added),
+                removed = names(&self.removed),
+                connections_ended,
+                "trust_changed"
+            );
+        }
+        if !self.ended.is_empty() {
+            warn!(
+                generation,
+                certificates = names(&self.ended),
+                connections_ended,
+                remedy = "remove it, or put its successor beside it",
+                "certificate_ended"
+            );
+        }
+        if !self.begun.is_empty() {
+            info!(generation, certificates = names(&self.begun), "certificate_begun");
+        }
+    }
+}
+
+/// Certificates for a log line: file, fingerprint and end of each, up to a bound.
+fn names(certificates: &[Loaded]) -> String {
+    let named = certificates.iter().take(MOST_NAMED).map(|loaded| {
+        let summary = loaded.certificate.summary();
+        let not_after = rfc3339(summary.validity.not_after);
+        format!("{} {} until {not_after}", loaded.file.display(), summary.fingerprint)
+    });
+    let mut names = named.collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = certificates.len().checked_sub(MOST_NAMED) {
+        names.push_str(&format!(" and {more} more"));
+    }
+    names
+}

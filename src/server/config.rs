@@ -1,0 +1,243 @@
+//! What a server is made from, and the loading of it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, SystemClock};
+use crate::reload::{Finding, Loader, Material, NotStartable, Reload, Severity};
+use crate::server::listen::{listen, listen_by_default};
+use crate::server::{Bound, Limits};
+use crate::trust::Role;
+
+/// A server that is configured, and has neither read a file nor opened a socket.
+///
+/// The defaults suit API Gateway; each is documented at its setter.
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing until it is bound"]
+pub struct Config {
+    listen: Vec<SocketAddr>,
+    material: Material,
+    poll_interval: Duration,
+    shutdown_delay: Duration,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+}
+
+impl Config {
+    /// A server with this certificate (PEM, the full chain, its own first) and its private key
+    /// (PEM: PKCS#8, PKCS#1 or SEC1, not encrypted). It trusts nobody yet.
+    pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: Vec::new(),
+            material: Material {
+                certificate: certificate.into(),
+                key: key.into(),
+                trust: Vec::new(),
+            },
+            poll_interval: Duration::from_secs(5),
+            shutdown_delay: Duration::ZERO,
+            limits: Limits {
+                handshake_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(400),
+                drain_timeout: Duration::from_secs(30),
+                max_connections: 10_000,
+            },
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Lets in whoever holds the key of a certificate in this file, or in this directory's files
+    /// named `*.pem`, `*.crt` or `*.cer`. May be called again.
+    pub fn trust(mut self, path: impl Into<PathBuf>) -> Self {
+        self.material.trust.push((Role::Pin, path.into()));
+        self
+    }
+
+    /// Lets in whoever presents a chain to a CA certificate in this file or directory. May be
+    /// called again.
+    pub fn trust_ca(mut self, path: impl Into<PathBuf>) -> Self {
+        self.material.trust.push((Role::Anchor, path.into()));
+        self
+    }
+
+    /// Listens at this address; port 0 lets the system choose. May be called again. Without it:
+    /// port 8443 of all addresses of both families, or of IPv4 where there is no IPv6.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen.push(address);
+        self
+    }
+
+    /// How often the files are looked at where the file system tells of no change. 5 s.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// How long a handshake may take, from the accepted socket to its end. 10 s.
+    pub fn handshake_timeout(mut self, limit: Duration) -> Self {
+        self.limits.handshake_timeout = limit;
+        self
+    }
+
+    /// How long a connection may go without a request in flight. 400 s, longer than API Gateway
+    /// and a load balancer in front keep one.
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.limits.idle_timeout = limit;
+        self
+    }
+
+    /// How long after a stop has begun connections are still accepted. 0 s.
+    pub fn shutdown_delay(mut self, delay: Duration) -> Self {
+        self.shutdown_delay = delay;
+        self
+    }
+
+    /// How long requests in flight may take to finish when the server stops, or when their
+    /// certificate is taken away. 30 s.
+    pub fn drain_timeout(mut self, limit: Duration) -> Self {
+        self.limits.drain_timeout = limit;
+        self
+    }
+
+    /// How many connections may be let in at once. 10,000.
+    pub fn max_connections(mut self, most: usize) -> Self {
+        self.limits.max_connections = most.min(tokio::sync::Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// The clock by which certificates are judged. The system's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Reads the files and says all that is wrong with them. Opens no socket.
+    pub fn check(&self) -> Check {
+        let loader = self.load();
+        Check { findings: loader.findings(), not_startable: loader.first_generation().err() }
+    }
+
+    /// Reads the files and listens. Must be called within a tokio runtime.
+    ///
+    /// A file with faults does not keep the server from starting, as long as its own certificate
+    /// is good and somebody is trusted. What was found is said in the log once it serves.
+    ///
+    /// # Errors
+    /// The files do not make a server, or an address cannot be listened at.
+    pub fn bind(self) -> Result<Bound, StartError> {
+        let loader = self.load();
+        let first = match loader.first_generation() {
+            Ok(first) => first,
+            Err(reason) => {
+                return Err(StartError::Material { findings: loader.findings(), reason });
+            }
+        };
+        let listeners = self.listeners()?;
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+        let asked = Arc::new(Notify::new());
+        Ok(Bound {
+            addresses: addresses.map_err(|error| StartError::Listen { address: None, error })?,
+            listeners,
+            reload: Reload::new(loader, first, self.poll_interval, Arc::clone(&asked)),
+            limits: self.limits,
+            shutdown_delay: self.shutdown_delay,
+            asked,
+        })
+    }
+
+    fn load(&self) -> Loader {
+        Loader::new(self.material.clone(), Arc::new(default_provider()), Arc::clone(&self.clock))
+    }
+
+    fn listeners(&self) -> Result<Vec<TcpListener>, StartError> {
+        if self.listen.is_empty() {
+            let listener = listen_by_default();
+            let listener = listener.map_err(|error| StartError::Listen { address: None, error })?;
+            return Ok(vec![listener]);
+        }
+        let listen_at = |address: &SocketAddr| {
+            listen(*address).map_err(|error| StartError::Listen { address: Some(*address), error })
+        };
+        self.listen.iter().map(listen_at).collect()
+    }
+}
+
+/// What [`Config::check`] found.
+#[derive(Debug)]
+pub struct Check {
+    /// All that is wrong or odd with the files, faults first.
+    pub findings: Vec<Finding>,
+    /// Why a server could not start on them, where that is so.
+    pub not_startable: Option<NotStartable>,
+}
+
+impl Check {
+    /// Whether nothing is wrong. Warnings alone are not wrong.
+    pub fn is_good(&self) -> bool {
+        self.not_startable.is_none()
+            && self.findings.iter().all(|finding| finding.severity == Severity::Warning)
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The files do not make a server.
+    Material {
+        /// All that is wrong or odd with them.
+        findings: Vec<Finding>,
+        /// What stands in the way of a start.
+        reason: NotStartable,
+    },
+    /// An address cannot be listened at; `None` for the default.
+    Listen {
+        /// The address.
+        address: Option<SocketAddr>,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Material { reason, .. } => write!(f, "{reason}"),
+            Self::Listen { address, error } => {
+                match address {
+                    Some(address) => write!(f, "cannot listen at {address} (--listen): {error}"),
+                    None => write!(f, "cannot listen at the default [::]:8443 (--listen): {error}"),
+                }?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        write!(f, "; stop what listens there, or choose another port")
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        write!(f, "; give an address of this machine")
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, "; choose a port from 1024 on, or allow CAP_NET_BIND_SERVICE")
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Material { reason, .. } => Some(reason),
+            Self::Listen { error, .. } => Some(error),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! From an accepted socket to a TLS connection, or to the one reason why not.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use rustls::{AlertDescription, Error};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::reload::Current;
+use crate::trust::{Presented, Reason, take_refused};
+
+/// The content type of a TLS record that holds a handshake message (RFC 8446, 5.1).
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// How long a refused client may go on sending before the socket is closed under it.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Why a handshake came to nothing.
+pub(super) enum Failure {
+    /// It connected and left without a word, as port scans and TCP health checks do.
+    Left,
+    /// It was refused.
+    Refused(Refused),
+}
+
+/// A refusal, for the log.
+pub(super) struct Refused {
+    pub(super) reason: Reason,
+    pub(super) presented: Option<Presented>,
+    pub(super) detail: Option<String>,
+}
+
+impl Refused {
+    pub(super) fn because(reason: Reason) -> Failure {
+        Failure::Refused(Self { reason, presented: None, detail: None })
+    }
+}
+
+/// Shakes hands with the newest generation of the moment in which the client begins to speak.
+pub(super) async fn shake(
+    socket: TcpStream,
+    current: &Current,
+    limit: Duration,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let deadline = Instant::now() + limit;
+    let mut first = [0; 1];
+    match timeout_at(deadline, socket.peek(&mut first)).await {
+        Ok(Ok(0) | Err(_)) => return Err(Failure::Left),
+        Ok(Ok(_)) => {}
+        Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
+    }
+    if first[0] != HANDSHAKE_RECORD {
+        return Err(answer_plain(socket, first[0]).await);
+    }
+    let acceptor = TlsAcceptor::from(current.newest().tls.clone());
+    let mut accept = acceptor.accept(socket).into_fallible();
+    let mut verdict = None;
+    // The verifier runs within a poll, and leaves its verdict with the thread that polls.
+    let accepted = poll_fn(|context| {
+        let poll = Pin::new(&mut accept).poll(context);
+        verdict = take_refused().or(verdict.take());
+        poll
+    });
+    let (error, socket) = match timeout_at(deadline, accepted).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(failed)) => failed,
+        Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
+    };
+    let refused = classify(&error, verdict);
+    linger(socket).await;
+    Err(Failure::Refused(refused))
+}
+
+fn classify(error: &io::Error, verdict: Option<(Reason, Presented)>) -> Refused {
+    if let Some((reason, presented)) = verdict {
+        return Refused { reason, presented: Some(presented), detail: None };
+    }
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    let reason = match tls {
+        Some(Error::NoCertificatesPresented) => {
+            return Refused { reason: Reason::NoCertificate, presented: None, detail: None };
+        }
+        Some(Error::AlertReceived(
+            AlertDescription::CloseNotify | AlertDescription::UserCanceled,
+        ))
+        | None => Reason::LeftHandshake,
+        Some(Error::AlertReceived(_)) => Reason::RefusedByClient,
+        Some(_) => Reason::TlsError,
+    };
+    Refused { reason, presented: None, detail: Some(error.to_string()) }
+}
+
+/// Tells a client that speaks plain HTTP that this is the wrong way to speak here.
+async fn answer_plain(mut socket: TcpStream, first: u8) -> Failure {
+    if !first.is_ascii_uppercase() {
+        return Refused::because(Reason::NotTls);
+    }
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+        Content-Type: text/plain; charset=utf-8\r\n\
+        Content-Length: 65\r\n\
+        Connection: close\r\n\r\n\
+        This port speaks HTTPS only: send the request to an https:// URL\n";
+    if socket.write_all(ANSWER).await.is_ok() {
+        linger(socket).await;
+    }
+    Refused::because(Reason::PlainHttp)
+}
+
+/// Ends our side, and reads what the client still sends for a bounded time: a socket that is
+/// closed with bytes unread is reset, and the reset overtakes the alert.
+async fn linger(mut socket: TcpStream) {
+    let drain = async {
+        socket.shutdown().await?;
+        let mut unread = [0; 4096];
+        while socket.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // However it ends, the client had its time.
+    let _ = timeout(LINGER, drain).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_answer_to_plain_http_is_framed_as_it_says() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let (mut client, server) = (client.unwrap(), accepted.unwrap().0);
+        let read = async {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            drop(client);
+            answer
+        };
+        let (answer, _) = tokio::join!(read, answer_plain(server, b'G'));
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{answer}");
+        assert!(body.contains("https://"));
+    }
+}

@@ -1,0 +1,262 @@
+//! One connection's life: accept → handshake → who is it → HTTP → drain.
+
+mod accept;
+mod config;
+mod connection;
+mod gate;
+mod handshake;
+mod listen;
+mod pending;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{info, warn};
+
+use crate::reload::{Current, Finding, Reload};
+use crate::server::accept::Door;
+use crate::server::pending::Pending;
+
+pub use config::{Check, Config, StartError};
+pub use gate::PeerAddr;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How many connections may be in their handshake at once.
+const MOST_PENDING: usize = 4096;
+
+/// How long connections that are cut may take to notice.
+const CUT: Duration = Duration::from_secs(1);
+
+/// The bounds of a connection's life.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) max_connections: usize,
+}
+
+/// Where the server is on its way from serving to the end. It only ever goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// It serves.
+    Serving,
+    /// It still accepts and serves, and asks each client to go elsewhere.
+    LameDuck,
+    /// It accepts nobody, and finishes what runs.
+    Draining,
+    /// What still runs is ended.
+    Cut,
+}
+
+/// A server whose files are loaded and whose sockets listen, and which answers nobody yet.
+#[must_use = "it accepts nobody until it serves"]
+pub struct Bound {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    reload: Reload,
+    limits: Limits,
+    shutdown_delay: Duration,
+    asked: Arc<Notify>,
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Bound {
+    /// The addresses that it listens at, with the ports that the system chose.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves with a tower service, an axum `Router` for one: it is cloned for each request.
+    ///
+    /// Each request carries a [`ClientIdentity`](crate::ClientIdentity) and a [`PeerAddr`] in its
+    /// extensions. Must be called within a tokio runtime.
+    pub fn serve<S, B>(self, service: S) -> Running
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<B>, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.serve_hyper(TowerToHyperService::new(service))
+    }
+
+    /// Serves with a hyper service, as [`Bound::serve`] does with a tower service.
+    pub fn serve_hyper<S, B>(self, service: S) -> Running
+    where
+        S: hyper::service::Service<
+                Request<Incoming>,
+                Response = Response<B>,
+                Future: Send + 'static,
+            > + Send
+            + Sync
+            + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let current = Arc::clone(self.reload.current());
+        let (phase, seen) = watch::channel(Phase::Serving);
+        let door = Arc::new(Door {
+            service: Arc::new(service),
+            current: Arc::clone(&current),
+            pending: Pending::new(MOST_PENDING),
+            room: Arc::new(Semaphore::new(self.limits.max_connections)),
+            limits: self.limits.clone(),
+        });
+        for (listener, address) in self.listeners.into_iter().zip(&self.addresses) {
+            info!(addr = %address, "listening");
+            tokio::spawn(accept::accept(listener, Arc::clone(&door), seen.clone()));
+        }
+        drop(seen);
+        let reload = tokio::spawn(self.reload.run());
+        let stop = Arc::new(Stop::default());
+        let handle = Handle { stop: Arc::clone(&stop), asked: self.asked, current };
+        let task = tokio::spawn(run_to_the_end(
+            phase,
+            stop,
+            handle.current.clone(),
+            reload,
+            self.shutdown_delay,
+            self.limits.drain_timeout,
+        ));
+        Running { handle, task }
+    }
+}
+
+/// A server that serves. Dropping it leaves it serving.
+#[derive(Debug)]
+pub struct Running {
+    handle: Handle,
+    task: JoinHandle<Stopped>,
+}
+
+impl Running {
+    /// A handle to stop it and to see its state.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until it has been stopped and everything has ended.
+    pub async fn stopped(self) -> Stopped {
+        self.task.await.unwrap_or(Stopped { connections_cut: 0 })
+    }
+}
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// How many connections were cut because they had not finished in time.
+    pub connections_cut: usize,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    gracefully: Notify,
+    at_once: Notify,
+}
+
+/// Stops a running server, has it look at its files, and tells its state. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    stop: Arc<Stop>,
+    asked: Arc<Notify>,
+    current: Arc<Current>,
+}
+
+impl Handle {
+    /// Begins to stop: the shutdown delay, then the drain. Later calls change nothing.
+    pub fn stop(&self) {
+        self.stop.gracefully.notify_one();
+    }
+
+    /// Ends at once what a stop would wait for.
+    pub fn abort(&self) {
+        self.stop.at_once.notify_one();
+    }
+
+    /// Has every file read again now. While the server stops this does nothing.
+    pub fn reload(&self) {
+        self.asked.notify_one();
+    }
+
+    /// The number of the generation in force: 1 at start, one more at each change.
+    pub fn generation(&self) -> u64 {
+        self.current.newest().number
+    }
+
+    /// Waits until a generation after this one is in force; returns its number.
+    pub async fn generation_after(&self, number: u64) -> u64 {
+        let mut newest = self.current.subscribe();
+        match newest.wait_for(|generation| generation.number > number).await {
+            Ok(generation) => generation.number,
+            // The sender lives as long as this handle.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// How many connections are let in now.
+    pub fn connections(&self) -> usize {
+        self.current.live_count()
+    }
+
+    /// What is wrong or odd with the files as they were last read.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.current.findings()
+    }
+}
+
+async fn run_to_the_end(
+    phase: watch::Sender<Phase>,
+    stop: Arc<Stop>,
+    current: Arc<Current>,
+    reload: JoinHandle<()>,
+    shutdown_delay: Duration,
+    drain_timeout: Duration,
+) -> Stopped {
+    let mut at_once = std::pin::pin!(stop.at_once.notified());
+    let is_graceful = tokio::select! {
+        () = stop.gracefully.notified() => true,
+        () = &mut at_once => false,
+    };
+    info!(connections = current.live_count(), ?shutdown_delay, ?drain_timeout, "draining");
+    if is_graceful {
+        let steps = [(Phase::LameDuck, shutdown_delay), (Phase::Draining, drain_timeout)];
+        for (step, lasts) in steps {
+            phase.send_replace(step);
+            let end = Instant::now() + lasts;
+            tokio::select! {
+                biased;
+                () = phase.closed() => break,
+                () = &mut at_once => break,
+                () = sleep_until(end) => {}
+            }
+        }
+    }
+    let connections_cut = current.live_count();
+    phase.send_replace(Phase::Cut);
+    if timeout(CUT, phase.closed()).await.is_err() {
+        warn!(connections = current.live_count(), "still_running");
+    }
+    reload.abort();
+    info!(connections_cut, "stopped");
+    Stopped { connections_cut }
+}

@@ -1,0 +1,67 @@
+//! The connections that have not yet proved who they are: a bounded number, the oldest put out
+//! first.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// A bounded number of places. Whoever comes when all are taken gets the place of the oldest, so
+/// that those who never speak keep nobody out.
+#[derive(Debug)]
+pub(super) struct Pending {
+    most: usize,
+    places: Mutex<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    entered: u64,
+    /// In the order of entering.
+    taken: BTreeMap<u64, Arc<Notify>>,
+}
+
+/// A place, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    pending: &'a Pending,
+    number: u64,
+    out: Arc<Notify>,
+}
+
+impl Pending {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, places: Mutex::default() }
+    }
+
+    pub(super) fn enter(&self) -> Place<'_> {
+        let out = Arc::new(Notify::new());
+        let mut places = self.places();
+        if places.taken.len() >= self.most
+            && let Some((_, oldest)) = places.taken.pop_first()
+        {
+            oldest.notify_one();
+        }
+        let number = places.entered;
+        places.entered += 1;
+        places.taken.insert(number, Arc::clone(&out));
+        Place { pending: self, number, out }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place<'_> {
+    /// Waits until a later comer gets this place.
+    pub(super) async fn put_out(&self) {
+        self.out.notified().await;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.pending.places().taken.remove(&self.number);
+    }
+}

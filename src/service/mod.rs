@@ -1,0 +1,5 @@
+//! What answers.
+
+mod hello;
+
+pub use hello::Hello;

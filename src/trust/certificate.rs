@@ -1,0 +1,292 @@
+//! One X.509 certificate as it was read at load, and what can be said of one that a stranger sent.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, ED25519,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+};
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime, alg_id};
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::asn1::UintRef;
+use x509_cert::der::{DateTime, Decode, Encode, ErrorKind, Reader, SliceReader};
+use x509_cert::ext::pkix::BasicConstraints;
+use x509_cert::name::Name;
+use x509_cert::time::Time;
+
+use super::pem::Problem;
+
+/// The SHA-256 of a certificate's DER. Shown as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    pub(crate) fn of(der: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
+        Self(bytes)
+    }
+
+    /// The 32 octets of the hash.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// From when to when a certificate is valid: in at `not_before`, out at `not_after`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub(crate) not_before: UnixTime,
+    pub(crate) not_after: UnixTime,
+}
+
+impl Validity {
+    /// The time in which both are valid: for a chain, the earliest end counts.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            not_before: self.not_before.max(other.not_before),
+            not_after: self.not_after.min(other.not_after),
+        }
+    }
+
+    pub(crate) fn contains(&self, now: UnixTime) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+}
+
+/// A public key that signatures can be verified with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// RSA, with the length of its modulus in bits.
+    Rsa(usize),
+    /// ECDSA on P-256.
+    P256,
+    /// ECDSA on P-384.
+    P384,
+    /// ECDSA on P-521.
+    P521,
+    /// Ed25519.
+    Ed25519,
+}
+
+impl fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rsa(bits) => write!(f, "RSA {bits}"),
+            Self::P256 => write!(f, "ECDSA P-256"),
+            Self::P384 => write!(f, "ECDSA P-384"),
+            Self::P521 => write!(f, "ECDSA P-521"),
+            Self::Ed25519 => write!(f, "Ed25519"),
+        }
+    }
+}
+
+/// A certificate that was read from a file, parsed whole, with a key that can be verified.
+#[derive(Debug)]
+pub struct Certificate {
+    der: CertificateDer<'static>,
+    spki: SubjectPublicKeyInfoDer<'static>,
+    subject_der: Vec<u8>,
+    issuer_der: Vec<u8>,
+    key: KeyKind,
+    is_ca: bool,
+    summary: Summary,
+}
+
+/// What a person is told of a certificate.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// SHA-256 of the DER.
+    pub fingerprint: Fingerprint,
+    /// The subject in the form of RFC 4514, what does not print escaped, cut after 256 characters.
+    pub subject: String,
+    /// The serial number, lower-case hex.
+    pub serial: String,
+    /// Its dates.
+    pub validity: Validity,
+}
+
+impl Certificate {
+    /// Parses a DER certificate, whole and strictly, and its public key.
+    ///
+    /// # Errors
+    /// What is wrong with it. Its dates are not looked at.
+    pub fn parse(der: CertificateDer<'static>) -> Result<Self, Problem> {
+        let parsed =
+            CertificateInner::<Raw>::from_der(&der).map_err(|error| match error.kind() {
+                ErrorKind::TrailingData { .. } => Problem::TrailingBytes,
+                _ => Problem::BadDer(error.to_string()),
+            })?;
+        let bad = |error: x509_cert::der::Error| Problem::BadDer(error.to_string());
+        let tbs = parsed.tbs_certificate();
+        let spki = tbs.subject_public_key_info();
+        let spki_der = spki.to_der().map_err(bad)?;
+        let algorithm = spki.algorithm.to_der().map_err(bad)?;
+        let key = spki.subject_public_key.as_bytes().ok_or(Problem::UnverifiableKey)?;
+        let key = key_kind(&algorithm, key, &spki_der)?;
+        let is_ca = matches!(
+            tbs.get_extension::<BasicConstraints>(),
+            Ok(Some((_, BasicConstraints { ca: true, .. })))
+        );
+        Ok(Self {
+            spki: SubjectPublicKeyInfoDer::from(spki_der),
+            subject_der: tbs.subject().to_der().map_err(bad)?,
+            issuer_der: tbs.issuer().to_der().map_err(bad)?,
+            key,
+            is_ca,
+            summary: summary(&der, &parsed),
+            der,
+        })
+    }
+
+    /// The certificate itself.
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    pub(crate) fn spki(&self) -> &SubjectPublicKeyInfoDer<'static> {
+        &self.spki
+    }
+
+    pub(crate) fn subject_der(&self) -> &[u8] {
+        &self.subject_der
+    }
+
+    pub(crate) fn issuer_der(&self) -> &[u8] {
+        &self.issuer_der
+    }
+
+    /// The kind of its public key.
+    pub fn key(&self) -> KeyKind {
+        self.key
+    }
+
+    pub(crate) fn is_ca(&self) -> bool {
+        self.is_ca
+    }
+
+    /// What a person is told of it.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    pub(crate) fn validity(&self) -> Validity {
+        self.summary.validity
+    }
+}
+
+impl Summary {
+    /// What can be said of a certificate that anybody may have made; `None` where it is not one.
+    pub fn of(der: &CertificateDer<'_>) -> Option<Self> {
+        let parsed = CertificateInner::<Raw>::from_der(der).ok()?;
+        Some(summary(der, &parsed))
+    }
+}
+
+fn summary(der: &CertificateDer<'_>, parsed: &CertificateInner<Raw>) -> Summary {
+    let tbs = parsed.tbs_certificate();
+    let serial = tbs.serial_number().as_bytes();
+    Summary {
+        fingerprint: Fingerprint::of(der),
+        subject: printable(tbs.subject()),
+        serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        validity: Validity {
+            not_before: unix_time(tbs.validity().not_before),
+            not_after: unix_time(tbs.validity().not_after),
+        },
+    }
+}
+
+fn unix_time(time: Time) -> UnixTime {
+    UnixTime::since_unix_epoch(time.to_unix_duration())
+}
+
+/// A name for a log or a page: no character that moves a cursor, ends a line or turns the
+/// direction of writing.
+fn printable(name: &Name) -> String {
+    const LONGEST: usize = 256;
+    let whole = name.to_string();
+    let mut shown = String::new();
+    for (index, c) in whole.chars().enumerate() {
+        if index == LONGEST {
+            shown.push('…');
+            break;
+        }
+        match c {
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => {
+                shown.extend(c.escape_unicode());
+            }
+            c if c.is_control() => shown.extend(c.escape_unicode()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Finds the kind of a key by its whole AlgorithmIdentifier, as a signature's verification will,
+/// and has the cryptographic library parse it (a point that is not on its curve fails here).
+fn key_kind(algorithm: &[u8], key: &[u8], spki: &[u8]) -> Result<KeyKind, Problem> {
+    // The constants leave out the outer SEQUENCE, whose header takes two octets at this length.
+    let algorithm = algorithm.get(2..).unwrap_or_default();
+    let (kind, verifier): (_, &'static dyn VerificationAlgorithm) =
+        if algorithm == alg_id::RSA_ENCRYPTION.as_ref() {
+            (KeyKind::Rsa(rsa_bits(key)?), &RSA_PKCS1_2048_8192_SHA256)
+        } else if algorithm == alg_id::ECDSA_P256.as_ref() {
+            (KeyKind::P256, &ECDSA_P256_SHA256_ASN1)
+        } else if algorithm == alg_id::ECDSA_P384.as_ref() {
+            (KeyKind::P384, &ECDSA_P384_SHA384_ASN1)
+        } else if algorithm == alg_id::ECDSA_P521.as_ref() {
+            (KeyKind::P521, &ECDSA_P521_SHA512_ASN1)
+        } else if algorithm == alg_id::ED25519.as_ref() {
+            (KeyKind::Ed25519, &ED25519)
+        } else {
+            return Err(Problem::UnverifiableKey);
+        };
+    match ParsedPublicKey::new(verifier, spki) {
+        Ok(_) => Ok(kind),
+        Err(_) => Err(Problem::UnverifiableKey),
+    }
+}
+
+fn rsa_bits(key: &[u8]) -> Result<usize, Problem> {
+    let modulus = |key| {
+        SliceReader::new(key)?.sequence(|reader: &mut SliceReader<'_>| {
+            let modulus = UintRef::decode(reader)?;
+            UintRef::decode(reader)?;
+            Ok::<_, x509_cert::der::Error>(modulus)
+        })
+    };
+    let modulus = modulus(key).map_err(|_| Problem::UnverifiableKey)?;
+    let leading = modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
+    match modulus.as_bytes().len() * 8 - leading {
+        bits @ ..2048 => Err(Problem::ShortKey(bits)),
+        bits @ 2048..=8192 => Ok(bits),
+        _ => Err(Problem::UnverifiableKey),
+    }
+}
+
+/// A time as RFC 3339 has it, in UTC, to the second.
+pub(crate) fn rfc3339(time: UnixTime) -> String {
+    match DateTime::from_unix_duration(Duration::from_secs(time.as_secs())) {
+        Ok(date) => date.to_string(),
+        Err(_) => format!("@{}", time.as_secs()),
+    }
+}
+
+pub(crate) fn system_time(time: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
+}

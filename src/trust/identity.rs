@@ -1,0 +1,127 @@
+//! Who a client is, once it has proved it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::pki_types::CertificateDer;
+
+use super::certificate::{Certificate, Fingerprint, Validity, system_time};
+
+/// A client that has proved that it holds the key of a trusted certificate.
+///
+/// The server puts one into the extensions of every request; there is no other way to come by
+/// one, so a function that takes a `ClientIdentity` can only be called for a verified client.
+/// (Tests of applications make theirs with `ClientIdentity::for_test`, behind the feature
+/// `test-util`.) Cloning is cheap.
+#[derive(Clone)]
+pub struct ClientIdentity(Arc<Inner>);
+
+struct Inner {
+    certificate: Arc<Certificate>,
+    validity: Validity,
+    origin: Origin,
+    file: Arc<Path>,
+}
+
+/// By what a client was let in.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// Its certificate is pinned.
+    Pin,
+    /// Its certificate was issued under a trust anchor; the intermediates are kept as it sent them.
+    Chain { anchor: Fingerprint, intermediates: Arc<[CertificateDer<'static>]> },
+}
+
+impl ClientIdentity {
+    pub(super) fn new(
+        certificate: Arc<Certificate>,
+        validity: Validity,
+        origin: Origin,
+        file: Arc<Path>,
+    ) -> Self {
+        Self(Arc::new(Inner { certificate, validity, origin, file }))
+    }
+
+    /// An identity for the tests of an application, as if this certificate (DER) had been pinned
+    /// by this file and presented.
+    ///
+    /// # Errors
+    /// The certificate cannot be parsed.
+    #[cfg(feature = "test-util")]
+    pub fn for_test(
+        der: impl Into<Vec<u8>>,
+        file: impl AsRef<Path>,
+    ) -> Result<Self, super::pem::Problem> {
+        let certificate = Arc::new(Certificate::parse(CertificateDer::from(der.into()))?);
+        let validity = certificate.validity();
+        Ok(Self::new(certificate, validity, Origin::Pin, Arc::from(file.as_ref())))
+    }
+
+    /// SHA-256 of the certificate's DER.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.certificate.summary().fingerprint
+    }
+
+    /// The certificate's subject in the form of RFC 4514, what does not print escaped. Every
+    /// certificate that API Gateway makes has the same: it tells nothing about who the client is.
+    pub fn subject(&self) -> &str {
+        &self.0.certificate.summary().subject
+    }
+
+    /// The certificate's serial number, lower-case hex.
+    pub fn serial(&self) -> &str {
+        &self.0.certificate.summary().serial
+    }
+
+    /// From when on it is let in. For a chain, the latest beginning.
+    pub fn not_before(&self) -> SystemTime {
+        system_time(self.0.validity.not_before)
+    }
+
+    /// When it is out. For a chain, the earliest end.
+    pub fn not_after(&self) -> SystemTime {
+        system_time(self.0.validity.not_after)
+    }
+
+    /// The certificate that the client presented, DER.
+    pub fn der(&self) -> &[u8] {
+        self.0.certificate.der()
+    }
+
+    /// The file that pinned it, or that holds the trust anchor of its chain.
+    pub fn file(&self) -> &Path {
+        &self.0.file
+    }
+
+    /// The fingerprint of the trust anchor for one that came by a chain; `None` for a pinned one.
+    pub fn anchor(&self) -> Option<Fingerprint> {
+        match &self.0.origin {
+            Origin::Pin => None,
+            Origin::Chain { anchor, .. } => Some(*anchor),
+        }
+    }
+
+    pub(crate) fn certificate(&self) -> &Arc<Certificate> {
+        &self.0.certificate
+    }
+
+    pub(crate) fn validity(&self) -> Validity {
+        self.0.validity
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.0.origin
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIdentity")
+            .field("fingerprint", &self.fingerprint())
+            .field("subject", &self.subject())
+            .field("file", &self.file())
+            .finish_non_exhaustive()
+    }
+}

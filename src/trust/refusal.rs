@@ -1,0 +1,140 @@
+//! Why a client was not let in: one reason out of a closed list.
+
+use std::fmt;
+
+use rustls::CertificateError;
+
+/// Why a client was not let in. The list is closed: logs and counters use these words only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// It presented no certificate.
+    NoCertificate,
+    /// It presented one that is neither pinned nor issued under a trust anchor.
+    UnknownCertificate,
+    /// It presented a trusted one that has ended, or a chain of which a part has.
+    Expired,
+    /// It presented a trusted one whose time has not come.
+    NotYetValid,
+    /// It presented a chain to a trust anchor that does not hold: a signature, a purpose, a
+    /// constraint.
+    InvalidChain,
+    /// It could not prove that it holds the certificate's key.
+    BadSignature,
+    /// It spoke plain HTTP.
+    PlainHttp,
+    /// It spoke something that is neither TLS nor HTTP.
+    NotTls,
+    /// It spoke TLS with which nothing can be agreed, or broke its rules.
+    TlsError,
+    /// It refused the server, by an alert: it may not trust the server's certificate.
+    RefusedByClient,
+    /// It left in the middle of the handshake.
+    LeftHandshake,
+    /// It did not finish the handshake in time.
+    HandshakeTimeout,
+    /// There was no room for it.
+    TooManyConnections,
+}
+
+impl Reason {
+    /// Every reason there is.
+    pub const ALL: [Self; 13] = [
+        Self::NoCertificate,
+        Self::UnknownCertificate,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::InvalidChain,
+        Self::BadSignature,
+        Self::PlainHttp,
+        Self::NotTls,
+        Self::TlsError,
+        Self::RefusedByClient,
+        Self::LeftHandshake,
+        Self::HandshakeTimeout,
+        Self::TooManyConnections,
+    ];
+
+    /// Its stable name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::UnknownCertificate => "unknown_certificate",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::InvalidChain => "invalid_chain",
+            Self::BadSignature => "bad_signature",
+            Self::PlainHttp => "plain_http",
+            Self::NotTls => "not_tls",
+            Self::TlsError => "tls_error",
+            Self::RefusedByClient => "refused_by_client",
+            Self::LeftHandshake => "left_handshake",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::TooManyConnections => "too_many_connections",
+        }
+    }
+
+    /// What an operator who wants this client in can do.
+    pub(crate) fn remedy(self) -> &'static str {
+        match self {
+            Self::NoCertificate => {
+                "choose a client certificate for the API's stage, and deploy the API again"
+            }
+            Self::UnknownCertificate => {
+                "if it is API Gateway's, put it into a --trust path: aws apigateway \
+                 get-client-certificate --client-certificate-id ID --query pemEncodedCertificate \
+                 --output text"
+            }
+            Self::Expired => "generate a new client certificate and rotate to it",
+            Self::NotYetValid => "if it should be valid by now, set this machine's clock",
+            Self::InvalidChain => {
+                "the chain must lead to a --trust-ca certificate and be for client authentication"
+            }
+            Self::BadSignature => "the client does not hold the key of what it presents",
+            Self::PlainHttp => "the endpoint's URL must begin with https://",
+            Self::NotTls | Self::LeftHandshake => "nothing, if it is not API Gateway",
+            Self::TlsError => "nothing, if it is not API Gateway; TLS 1.2 and 1.3 are spoken here",
+            Self::RefusedByClient => {
+                "if it is API Gateway, the server's certificate (--cert) needs its full chain to \
+                 a CA that API Gateway trusts, the endpoint's name, and dates that hold"
+            }
+            Self::HandshakeTimeout => "raise --handshake-timeout if it is a slow, honest client",
+            Self::TooManyConnections => "raise --max-connections",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal with the error whose TLS alert tells the client.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) error: CertificateError,
+}
+
+impl Refusal {
+    pub(crate) const UNKNOWN: Self =
+        Self { reason: Reason::UnknownCertificate, error: CertificateError::UnknownIssuer };
+    pub(crate) const EXPIRED: Self =
+        Self { reason: Reason::Expired, error: CertificateError::Expired };
+    pub(crate) const NOT_YET_VALID: Self =
+        Self { reason: Reason::NotYetValid, error: CertificateError::NotValidYet };
+
+    /// What webpki made of a chain. Its error is the one of the most promising path.
+    pub(crate) fn of_chain(error: &webpki::Error) -> Self {
+        let (reason, error) = match error {
+            webpki::Error::UnknownIssuer => return Self::UNKNOWN,
+            webpki::Error::CertExpired { .. } => return Self::EXPIRED,
+            webpki::Error::CertNotValidYet { .. } => return Self::NOT_YET_VALID,
+            webpki::Error::RequiredEkuNotFoundContext(_) => {
+                (Reason::InvalidChain, CertificateError::InvalidPurpose)
+            }
+            _ => (Reason::InvalidChain, CertificateError::BadEncoding),
+        };
+        Self { reason, error }
+    }
+}

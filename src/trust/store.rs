@@ -1,0 +1,226 @@
+//! The certificates that are trusted, all of one generation.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::DistinguishedName;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+
+use super::certificate::{Certificate, Summary, Validity};
+use super::identity::{ClientIdentity, Origin};
+use super::refusal::{Reason, Refusal};
+
+/// What a trusted certificate is trusted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// To be presented by a client, itself.
+    Pin,
+    /// To have issued, through intermediates, what a client presents.
+    Anchor,
+}
+
+impl Role {
+    /// Its stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pin => "pin",
+            Self::Anchor => "anchor",
+        }
+    }
+}
+
+/// A certificate with its role and the file that it was read from.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) role: Role,
+    pub(crate) certificate: Arc<Certificate>,
+    pub(crate) file: Arc<Path>,
+}
+
+/// Past this, the list of hints is left out: clients fail on longer ones.
+const LONGEST_HINTS: usize = 16 * 1024;
+
+/// Who is let in. Never changes: a change on disk makes a new one.
+#[derive(Debug)]
+pub(crate) struct TrustStore {
+    /// Each certificate once, in the order of the files.
+    certificates: Vec<Loaded>,
+    /// By their DER, every byte of it.
+    pins: HashMap<Box<[u8]>, ClientIdentity>,
+    anchors: Vec<TrustAnchor<'static>>,
+    /// Beside each of `anchors`, where it came from.
+    anchor_certificates: Vec<Loaded>,
+    hints: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl TrustStore {
+    /// The store of these certificates. A certificate that is given twice in one role counts once,
+    /// for the first file that it is in. An anchor that webpki cannot take is left out.
+    pub(crate) fn new(
+        loaded: impl IntoIterator<Item = Loaded>,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        let mut store = Self {
+            certificates: Vec::new(),
+            pins: HashMap::new(),
+            anchors: Vec::new(),
+            anchor_certificates: Vec::new(),
+            hints: Vec::new(),
+            algorithms,
+        };
+        let mut hints = BTreeSet::new();
+        let mut anchors = BTreeSet::new();
+        for loaded in loaded {
+            let certificate = &loaded.certificate;
+            match loaded.role {
+                Role::Pin => {
+                    if store.pins.contains_key(certificate.der().as_ref()) {
+                        continue;
+                    }
+                    hints.insert(certificate.issuer_der().to_vec());
+                    let identity = ClientIdentity::new(
+                        Arc::clone(certificate),
+                        certificate.validity(),
+                        Origin::Pin,
+                        Arc::clone(&loaded.file),
+                    );
+                    store.pins.insert(Box::from(certificate.der().as_ref()), identity);
+                }
+                Role::Anchor => {
+                    let Ok(anchor) = webpki::anchor_from_trusted_cert(certificate.der()) else {
+                        continue;
+                    };
+                    if !anchors.insert(certificate.summary().fingerprint) {
+                        continue;
+                    }
+                    hints.insert(certificate.subject_der().to_vec());
+                    store.anchors.push(anchor.to_owned());
+                    store.anchor_certificates.push(loaded.clone());
+                }
+            }
+            store.certificates.push(loaded);
+        }
+        // Each name travels behind a length of two octets.
+        if hints.iter().map(|name| name.len() + 2).sum::<usize>() <= LONGEST_HINTS {
+            store.hints = hints.into_iter().map(DistinguishedName::from).collect();
+        }
+        store
+    }
+
+    /// Every trusted certificate, once in each role, in the order of the files.
+    pub(crate) fn certificates(&self) -> &[Loaded] {
+        &self.certificates
+    }
+
+    /// Whether a certificate is in its dates now that can let a client in.
+    pub(crate) fn is_usable(&self, now: UnixTime) -> bool {
+        self.certificates.iter().any(|loaded| loaded.certificate.validity().contains(now))
+    }
+
+    /// The names for CertificateRequest. Java, as API Gateway's client is, sends nothing where
+    /// they are given and exclude the issuer of what it has.
+    pub(crate) fn hints(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    pub(crate) fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.algorithms
+    }
+
+    pub(crate) fn pin(&self, der: &CertificateDer<'_>) -> Option<&ClientIdentity> {
+        self.pins.get(der.as_ref())
+    }
+
+    /// Whether a client that holds the key of `end_entity` is let in at `now`, and as whom.
+    ///
+    /// # Errors
+    /// Why not, and the error whose alert says so.
+    pub(crate) fn admit(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientIdentity, Refusal> {
+        match self.pin(end_entity) {
+            Some(identity) => {
+                in_its_dates(identity.validity(), now)?;
+                Ok(identity.clone())
+            }
+            None if self.anchors.is_empty() => Err(Refusal::UNKNOWN),
+            None => self.admit_chain(end_entity, intermediates, now),
+        }
+    }
+
+    fn admit_chain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientIdentity, Refusal> {
+        // webpki would let an anchor's own certificate in as an end entity: it needs no issuer.
+        if self.anchor_certificates.iter().any(|anchor| anchor.certificate.der() == end_entity) {
+            return Err(Refusal::UNKNOWN);
+        }
+        let leaf =
+            EndEntityCert::try_from(end_entity).map_err(|error| Refusal::of_chain(&error))?;
+        // webpki does not look at an anchor's own dates.
+        let anchor_in_its_dates = |path: &VerifiedPath<'_>| {
+            let Some(anchor) = self.anchor_of(path) else {
+                return Err(webpki::Error::UnknownIssuer);
+            };
+            let Validity { not_before, not_after } = anchor.certificate.validity();
+            match in_its_dates(anchor.certificate.validity(), now) {
+                Ok(()) => Ok(()),
+                Err(refusal) if refusal.reason == Reason::Expired => {
+                    Err(webpki::Error::CertExpired { time: now, not_after })
+                }
+                Err(_) => Err(webpki::Error::CertNotValidYet { time: now, not_before }),
+            }
+        };
+        let path = leaf
+            .verify_for_usage(
+                self.algorithms.all,
+                &self.anchors,
+                intermediates,
+                now,
+                KeyUsage::client_auth(),
+                None,
+                Some(&anchor_in_its_dates),
+            )
+            .map_err(|error| Refusal::of_chain(&error))?;
+        let anchor = self.anchor_of(&path).ok_or(Refusal::UNKNOWN)?;
+        let unreadable = Refusal::of_chain(&webpki::Error::BadDer);
+        let certificate =
+            Certificate::parse(end_entity.clone().into_owned()).map_err(|_| unreadable.clone())?;
+        let mut validity = certificate.validity().and(anchor.certificate.validity());
+        for intermediate in path.intermediate_certificates() {
+            let summary = Summary::of(&intermediate.der()).ok_or_else(|| unreadable.clone())?;
+            validity = validity.and(summary.validity);
+        }
+        in_its_dates(validity, now)?;
+        let origin = Origin::Chain {
+            anchor: anchor.certificate.summary().fingerprint,
+            intermediates: intermediates.iter().map(|der| der.clone().into_owned()).collect(),
+        };
+        Ok(ClientIdentity::new(Arc::new(certificate), validity, origin, Arc::clone(&anchor.file)))
+    }
+
+    fn anchor_of(&self, path: &VerifiedPath<'_>) -> Option<&Loaded> {
+        let index = self.anchors.iter().position(|anchor| std::ptr::eq(anchor, path.anchor()))?;
+        self.anchor_certificates.get(index)
+    }
+}
+
+fn in_its_dates(validity: Validity, now: UnixTime) -> Result<(), Refusal> {
+    if now >= validity.not_after {
+        Err(Refusal::EXPIRED)
+    } else if now < validity.not_before {
+        Err(Refusal::NOT_YET_VALID)
+    } else {
+        Ok(())
+    }
+}
