@@ -20,3 +20,6 @@ pub(crate) use refusal::Refusal;
 pub use store::Role;
 pub(crate) use store::{Loaded, TrustStore};
 pub(crate) use verifier::{PinVerifier, Presented, take_refused};
+
+#[cfg(test)]
+mod tests;
