@@ -158,7 +158,7 @@ impl Signals {
             (true, true) => handle.abort(),
             (false, false) => {
                 info!("reload_asked");
-                handle.reload();
+                drop(handle.reload());
             }
             (false, true) => {}
         }

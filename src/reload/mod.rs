@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
@@ -41,13 +41,16 @@ const MOST_LOOKS: usize = 5;
 /// So many certificates are named in one log line.
 const MOST_NAMED: usize = 20;
 
+/// That somebody wants every file read again, and to be told when that is done.
+pub(crate) type Asked = oneshot::Sender<()>;
+
 /// Keeps the newest generation current. Ends when it is dropped.
 pub(crate) struct Reload {
     loader: Loader,
     current: Arc<Current>,
     watch: watch::Watch,
     changed: Arc<Notify>,
-    asked: Arc<Notify>,
+    asked: mpsc::UnboundedReceiver<Asked>,
     poll_interval: Duration,
     said: HashSet<Finding>,
     watch_fault: Option<String>,
@@ -60,7 +63,7 @@ impl Reload {
         loader: Loader,
         first: Generation,
         poll_interval: Duration,
-        asked: Arc<Notify>,
+        asked: mpsc::UnboundedReceiver<Asked>,
     ) -> Self {
         let changed = Arc::new(Notify::new());
         let clock = Arc::clone(&loader.recipe.clock);
@@ -91,6 +94,7 @@ impl Reload {
 
     /// Looks for changes, for ever.
     pub(crate) async fn run(mut self) {
+        let mut asked: Option<Asked> = None;
         loop {
             self = match tokio::task::spawn_blocking(move || self.look_until_watched()).await {
                 Ok(reload) => reload,
@@ -99,10 +103,17 @@ impl Reload {
                     return;
                 }
             };
+            if let Some(asked) = asked.take() {
+                // Whoever asked may not want to know.
+                let _ = asked.send(());
+            }
             let next = Instant::now() + self.next_look();
             tokio::select! {
                 () = self.changed.notified() => self.until_quiet().await,
-                () = self.asked.notified() => self.loader.distrust_stamps(),
+                Some(who) = self.asked.recv() => {
+                    self.loader.distrust_stamps();
+                    asked = Some(who);
+                }
                 () = sleep_until(next) => {}
             }
         }
