@@ -343,24 +343,49 @@ async fn a_head_that_was_begun_before_a_removal_and_ended_after_it_is_not_answer
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_is_finished_when_its_certificate_goes_and_its_connection_then_ends() {
-    use tokio::io::AsyncWriteExt as _;
-    let (site, server, load) = loaded().await;
-    let mut stream = connector(&PKI.a).connect(server.address).await.unwrap();
-    stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
-    stream.flush().await.unwrap();
-    // Its head has been read when another one's is answered after it on the same thread; the
-    // connection counts as let in, and the service waits for the body.
-    until(|| server.handle.connections() >= 2).await;
-    request(&mut connector(&PKI.b).connect(server.address).await.unwrap(), "").await.unwrap();
-    let generation = server.handle.generation();
+    let site = Site::new();
+    site.trust("a.pem", &PKI.a.cert);
+    site.trust("b.pem", &PKI.b.cert);
+    let bound = site.config().trust(site.path("trust")).poll_interval(NEVER).bind().unwrap();
+    let address = bound.local_addrs()[0];
+    let (begun, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let may_end = Arc::new(tokio::sync::Semaphore::new(0));
+    let running = bound.serve_hyper(hyper::service::service_fn({
+        let may_end = Arc::clone(&may_end);
+        move |_| {
+            let (begun, may_end) = (begun.clone(), Arc::clone(&may_end));
+            async move {
+                begun.send(()).unwrap();
+                may_end.acquire().await.unwrap().forget();
+                Ok::<_, std::convert::Infallible>(hyper::Response::new(String::from(
+                    "hello world\n",
+                )))
+            }
+        }
+    }));
+    let handle = running.handle();
+    handle.reload().await;
+    let ask = |credential| {
+        let connector = connector(credential);
+        tokio::spawn(async move {
+            let mut stream = connector.connect(address).await?;
+            let first = request(&mut stream, "").await?;
+            Ok::<_, std::io::Error>((first, request(&mut stream, "").await))
+        })
+    };
+    let (a, b) = (ask(&PKI.a), ask(&PKI.b));
+    has_begun.recv().await.unwrap();
+    has_begun.recv().await.unwrap();
+    let generation = handle.generation();
     fs::remove_file(site.path("trust/a.pem")).unwrap();
-    timeout(DEADLINE, server.handle.generation_after(generation)).await.unwrap();
-    stream.write_all(b"cd").await.unwrap();
-    let mut answer = Vec::new();
-    timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it ends").unwrap();
-    let answer = String::from_utf8_lossy(&answer).to_lowercase();
-    assert!(answer.contains("connection: close") && answer.ends_with("hello world\n"), "{answer}");
-    load.lost_nothing().await;
+    timeout(DEADLINE, handle.generation_after(generation)).await.unwrap();
+    may_end.add_permits(3);
+    let (first, second) = timeout(DEADLINE, a).await.unwrap().unwrap().unwrap();
+    assert!(first.contains("connection: close"), "{first}");
+    assert!(second.is_err(), "{second:?}");
+    let (first, second) = timeout(DEADLINE, b).await.unwrap().unwrap().unwrap();
+    assert!(!first.contains("connection: close"), "{first}");
+    assert!(second.is_ok(), "{second:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

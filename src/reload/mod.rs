@@ -151,8 +151,8 @@ impl Reload {
             }
         }
         self.say_watch_fault();
-        self.publish_changes();
         self.say_findings(false);
+        self.publish_changes();
         let generation = self.current.newest();
         let now = clock::unix_time(self.loader.recipe.clock.as_ref());
         self.expiry.say(&generation, self.loader.server_certificate(), now);
