@@ -157,8 +157,11 @@ impl Signals {
             (true, false) => handle.stop(),
             (true, true) => handle.abort(),
             (false, false) => {
-                info!("reload_asked");
-                drop(handle.reload());
+                let (reloaded, handle) = (handle.reload(), handle.clone());
+                tokio::spawn(async move {
+                    reloaded.await;
+                    info!(generation = handle.generation(), "reloaded");
+                });
             }
             (false, true) => {}
         }

@@ -170,7 +170,7 @@ fn a_file_that_is_passed_over_is_said_once() {
         });
         fs::remove_file(files.path("trust/more.txt")).unwrap();
         server.signal("HUP");
-        server.wait_for_event("reload_asked", |_| true);
+        server.wait_for_event("reloaded", |_| true);
         fs::write(files.path("trust/a.pem"), if name == "b" { "x" } else { &PKI.a.cert }).unwrap();
         server.wait_for_event(if name == "b" { "reload_failed" } else { "fault_mended" }, |_| true);
     }
@@ -230,6 +230,9 @@ async fn a_hangup_has_the_files_read_again() {
     fs::create_dir(files.path("elsewhere")).unwrap();
     fs::hard_link(files.path("trust/a.pem"), files.path("elsewhere/a.pem")).unwrap();
     let server = files.serve(&["--poll-interval", "1h"]);
+    // The first look is over when a second one is.
+    server.signal("HUP");
+    server.wait_for_event("reloaded", |_| true);
     files.write("elsewhere/a.pem", &PKI.b.cert);
     assert!(connector(&PKI.b).ask(server.addr()).await.is_err());
     server.signal("HUP");

@@ -15,6 +15,7 @@ mod loader;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,20 +97,31 @@ impl Reload {
     pub(crate) async fn run(mut self) {
         let mut asked: Option<Asked> = None;
         loop {
-            self = match tokio::task::spawn_blocking(move || self.look_until_watched()).await {
-                Ok(reload) => reload,
-                Err(error) => {
-                    error!(%error, remedy = "restart portcullis, and report this", "reload_ended");
-                    return;
+            let latest = Instant::now() + LONGEST_WAIT;
+            self = loop {
+                // What is being written now is read when it has been written.
+                self.until_quiet(latest).await;
+                let Some(reload) = in_the_background(self, Self::read).await else { return };
+                self = reload;
+                if !self.has_changed() {
+                    break self;
+                }
+                // What moved while it was read may have been read by half. The event is kept: it
+                // is a reason to look again, now or after this.
+                self.changed.notify_one();
+                if Instant::now() >= latest {
+                    break self;
                 }
             };
+            let Some(reload) = in_the_background(self, Self::publish).await else { return };
+            self = reload;
             if let Some(asked) = asked.take() {
                 // Whoever asked may not want to know.
                 let _ = asked.send(());
             }
             let next = Instant::now() + self.next_look();
             tokio::select! {
-                () = self.changed.notified() => self.until_quiet().await,
+                () = self.changed.notified() => self.changed.notify_one(),
                 Some(who) = self.asked.recv() => {
                     self.loader.distrust_stamps();
                     asked = Some(who);
@@ -119,14 +131,18 @@ impl Reload {
         }
     }
 
-    /// What is being written now is read when it has been written.
-    async fn until_quiet(&self) {
-        let latest = Instant::now() + LONGEST_WAIT;
-        loop {
+    /// Whether there was an event; it counts once.
+    fn has_changed(&self) -> bool {
+        let mut changed = pin!(self.changed.notified());
+        changed.as_mut().enable()
+    }
+
+    /// Waits, if there was an event, until there has been none for a while.
+    async fn until_quiet(&self, latest: Instant) {
+        let mut is_quiet = !self.has_changed();
+        while !is_quiet {
             let quiet = (Instant::now() + QUIET).min(latest);
-            if timeout_at(quiet, self.changed.notified()).await.is_err() || quiet == latest {
-                return;
-            }
+            is_quiet = timeout_at(quiet, self.changed.notified()).await.is_err() || quiet == latest;
         }
     }
 
@@ -143,20 +159,22 @@ impl Reload {
         until.map_or(self.poll_interval, |until| until.min(self.poll_interval))
     }
 
-    fn look_until_watched(mut self) -> Self {
+    fn read(&mut self) {
         for _ in 0..MOST_LOOKS {
             self.loader.read_again();
             if !self.watch.set(self.loader.paths()) {
-                break;
+                return;
             }
         }
+    }
+
+    fn publish(&mut self) {
         self.say_watch_fault();
         self.say_findings(false);
         self.publish_changes();
         let generation = self.current.newest();
         let now = clock::unix_time(self.loader.recipe.clock.as_ref());
         self.expiry.say(&generation, self.loader.server_certificate(), now);
-        self
     }
 
     fn publish_changes(&mut self) {
@@ -229,6 +247,21 @@ impl Reload {
                 );
             }
             self.watch_fault = fault;
+        }
+    }
+}
+
+/// Does what reads files, or takes its time, where nothing else waits for it.
+async fn in_the_background(mut reload: Reload, work: fn(&mut Reload)) -> Option<Reload> {
+    let task = tokio::task::spawn_blocking(move || {
+        work(&mut reload);
+        reload
+    });
+    match task.await {
+        Ok(reload) => Some(reload),
+        Err(error) => {
+            error!(%error, remedy = "restart portcullis, and report this", "reload_ended");
+            None
         }
     }
 }
