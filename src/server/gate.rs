@@ -21,6 +21,7 @@ use tracing::error;
 
 use crate::reload::Admission;
 use crate::server::Phase;
+use crate::server::progress::Progress;
 
 /// The address of the peer of the connection that a request came by, in the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub(super) phase: watch::Receiver<Phase>,
     /// Notified when a request was answered in the lame-duck phase: the last of its connection.
     pub(super) answered_last: Notify,
+    pub(super) progress: Progress,
     began: Instant,
     in_flight: AtomicU32,
     /// Since when nothing is in flight, in milliseconds since `began`.
@@ -51,19 +53,27 @@ impl Shared {
             peer,
             phase,
             answered_last: Notify::new(),
+            progress: Progress::new(),
             began: Instant::now(),
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
         }
     }
 
-    /// For how long nothing has been in flight; `None` where something is.
-    pub(super) fn idle_for(&self) -> Option<Duration> {
-        if self.in_flight.load(Ordering::Acquire) > 0 {
-            return None;
-        }
+    /// Whether a request is in flight.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// Since when nothing has been in flight; `None` where something is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
-        Some(self.began.elapsed().saturating_sub(since))
+        (!self.is_busy()).then(|| self.began + since)
+    }
+
+    /// When the connection was let in.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 }
 
@@ -143,6 +153,7 @@ where
         if !self.shared.admission.is_in() {
             return GateFuture { inner: None, in_flight: None, version: request.version() };
         }
+        self.shared.progress.head_came();
         let extensions = request.extensions_mut();
         extensions.insert(self.shared.admission.identity().clone());
         extensions.insert(PeerAddr(self.shared.peer));
