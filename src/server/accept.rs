@@ -117,7 +117,7 @@ async fn admit<S, B>(
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
     };
     drop(place);
-    let mut tls = match shaken {
+    let tls = match shaken {
         Ok(tls) => tls,
         Err(Failure::Left) => return debug!(%peer, "left_without_a_word"),
         Err(Failure::Refused(refused)) => return say_refused(peer, &refused),
@@ -140,7 +140,7 @@ async fn admit<S, B>(
         },
     };
     say_refused(peer, &refused);
-    connection::close(&mut tls).await;
+    connection::close(tls).await;
 }
 
 fn say_refused(peer: SocketAddr, refused: &Refused) {
