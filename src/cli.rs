@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::Targets;
 
 use crate::{Config, Finding};
 
@@ -22,6 +24,25 @@ pub struct Cli {
     #[command(subcommand)]
     /// What to do.
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line and the environment; says what is wrong with them, and exits.
+    /// A variable that is empty is as good as none.
+    pub fn read() -> Self {
+        let is_empty = |arg: &Arg| {
+            let variable = arg.get_env().and_then(std::env::var_os);
+            variable.is_some_and(|value| value.is_empty())
+        };
+        let without_empty = |command: clap::Command| {
+            command.mut_args(|arg| match is_empty(&arg) {
+                true => arg.env(Resettable::Reset),
+                false => arg,
+            })
+        };
+        let matches = Self::command().mut_subcommands(without_empty).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// What to do.
@@ -143,7 +164,7 @@ pub struct Serve {
     /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs, separated
     /// by commas
     #[arg(long, value_name = "FILTER", env = "PORTCULLIS_LOG", default_value = "info")]
-    pub log: String,
+    pub log: Targets,
 }
 
 /// How the log is written.
@@ -239,8 +260,6 @@ fn size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -4,14 +4,12 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
 use portcullis::cli::{Cli, Command, LogFormat, Serve};
 use portcullis::service::Hello;
 use portcullis::{Handle, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -30,11 +28,12 @@ const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
-    // The command line library exits by itself, with 2, where a flag is wrong.
-    match Cli::parse().command {
+    // A thread that cannot be had panics, deep in a library: that is a failure like any other.
+    std::panic::catch_unwind(|| match Cli::read().command {
         Command::Serve(serve) => run(&serve),
         Command::Check(serve) => check(&serve),
-    }
+    })
+    .unwrap_or(ExitCode::from(FAILED))
 }
 
 fn check(serve: &Serve) -> ExitCode {
@@ -60,13 +59,7 @@ fn check(serve: &Serve) -> ExitCode {
 }
 
 fn run(serve: &Serve) -> ExitCode {
-    let (_guard, lost) = match start_log(serve) {
-        Ok(log) => log,
-        Err(error) => {
-            eprintln!("error: --log {:?}: {error}; write a level, or target=level", serve.log);
-            return ExitCode::from(UNUSABLE);
-        }
-    };
+    let (_guard, lost) = start_log(serve);
     raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -79,6 +72,16 @@ fn run(serve: &Serve) -> ExitCode {
     // What a service left running does not keep the process from ending.
     runtime.shutdown_background();
     code
+}
+
+/// Says how many log lines have been lost since `said` of them were; returns how many have been
+/// said now. The line that says so may be lost as well, and is then said again.
+fn say_lost(lost: &ErrorCounter, said: usize) -> usize {
+    let before = lost.dropped_lines();
+    if before > said {
+        warn!(lines = before - said, "log_lines_lost");
+    }
+    if lost.dropped_lines() == before { before } else { said }
 }
 
 /// Each connection takes a descriptor, and the soft limit on them is low for the sake of programs
@@ -115,17 +118,13 @@ async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
     let mut said = 0;
     loop {
         tokio::select! {
-            _ = &mut stopped => return ExitCode::SUCCESS,
+            _ = &mut stopped => break,
             () = signals.obey(&handle) => {}
-            () = tokio::time::sleep(LOST_LINES) => {
-                let lost = lost.dropped_lines();
-                if lost > said {
-                    warn!(lines = lost - said, "log_lines_lost");
-                    said = lost;
-                }
-            }
+            () = tokio::time::sleep(LOST_LINES) => said = say_lost(&lost, said),
         }
     }
+    say_lost(&lost, said);
+    ExitCode::SUCCESS
 }
 
 fn say_not_started(error: &StartError) -> ExitCode {
@@ -183,16 +182,13 @@ impl Signals {
     }
 }
 
-fn start_log(
-    serve: &Serve,
-) -> Result<(WorkerGuard, ErrorCounter), tracing_subscriber::filter::ParseError> {
-    let targets: Targets = serve.log.parse()?;
+fn start_log(serve: &Serve) -> (WorkerGuard, ErrorCounter) {
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LOG_LINES)
         .finish(std::io::stderr());
     let lost = writer.error_counter();
-    let subscriber = tracing_subscriber::registry().with(targets);
+    let subscriber = tracing_subscriber::registry().with(serve.log.clone());
     match serve.log_format {
         LogFormat::Text => {
             let ansi = std::io::stderr().is_terminal();
@@ -209,5 +205,5 @@ fn start_log(
             subscriber.with(json).init();
         }
     }
-    Ok((guard, lost))
+    (guard, lost)
 }

@@ -1,6 +1,6 @@
 //! Telling, long before, that a certificate is about to end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,8 +31,12 @@ enum Successor {
 
 impl Warnings {
     /// Says which certificates end soon: daily from 60 days before, hourly in the last day.
-    pub(super) fn say(&mut self, generation: &Generation, server: &Path, now: UnixTime) {
+    pub(super) fn say(&mut self, generation: &Generation, file: &Path, now: UnixTime) {
         let certificates = generation.store.certificates();
+        let server = generation.identity.summary.fingerprint;
+        let known: HashSet<_> =
+            certificates.iter().map(|loaded| loaded.certificate.summary().fingerprint).collect();
+        self.0.retain(|fingerprint, _| *fingerprint == server || known.contains(fingerprint));
         let latest =
             certificates.iter().map(|loaded| loaded.certificate.validity().not_after).max();
         for loaded in certificates {
@@ -44,7 +48,7 @@ impl Warnings {
             };
             self.say_one(summary, &loaded.file, successor, now);
         }
-        self.say_one(&generation.identity.summary, server, Successor::Renewal, now);
+        self.say_one(&generation.identity.summary, file, Successor::Renewal, now);
     }
 
     fn say_one(&mut self, summary: &Summary, file: &Path, successor: Successor, now: UnixTime) {

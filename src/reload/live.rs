@@ -20,9 +20,15 @@ pub(crate) struct Current {
     /// older one and be missed when that takes its certificate away.
     live: Mutex<HashMap<u64, Arc<State>>>,
     admitted: AtomicU64,
+    /// When the first of the chains ends that were let in since session keys were last made, in
+    /// seconds since 1970.
+    first_chain_end: AtomicU64,
     findings: Mutex<Vec<Finding>>,
     clock: Arc<dyn Clock>,
 }
+
+/// Later than any certificate ends.
+const NEVER: u64 = u64::MAX;
 
 #[derive(Debug)]
 struct State {
@@ -48,6 +54,7 @@ impl Current {
             newest: watch::Sender::new(Arc::new(first)),
             live: Mutex::default(),
             admitted: AtomicU64::new(0),
+            first_chain_end: AtomicU64::new(NEVER),
             findings: Mutex::default(),
             clock,
         }
@@ -77,6 +84,10 @@ impl Current {
                 continue;
             }
             let number = self.admitted.fetch_add(1, Ordering::Relaxed);
+            if identity.anchor().is_some() {
+                let end = identity.validity().not_after.as_secs();
+                self.first_chain_end.fetch_min(end, Ordering::Relaxed);
+            }
             let state = Arc::new(State {
                 until: AtomicU64::new(identity.validity().not_after.as_secs()),
                 identity,
@@ -109,8 +120,19 @@ impl Current {
             let since = live.iter().filter(|(number, _)| **number >= seen);
             count += since.filter(|(_, state)| put_out(state)).count();
         }
+        if takes_away {
+            // Those that stay are in the table, and count again.
+            let chains = live.values().filter(|state| state.is_of_a_chain());
+            let end = chains.map(|state| state.until.load(Ordering::Relaxed)).min();
+            self.first_chain_end.store(end.unwrap_or(NEVER), Ordering::Relaxed);
+        }
         self.newest.send_replace(Arc::clone(&generation));
         count
+    }
+
+    /// When the first of the chains ends whose sessions could be resumed.
+    pub(super) fn first_chain_end(&self) -> Option<u64> {
+        Some(self.first_chain_end.load(Ordering::Relaxed)).filter(|end| *end != NEVER)
     }
 
     /// How many connections are let in now.
@@ -133,6 +155,11 @@ impl Current {
 }
 
 impl State {
+    /// Whether it came by a chain, and is still in.
+    fn is_of_a_chain(&self) -> bool {
+        self.identity.anchor().is_some() && !self.is_out.load(Ordering::Relaxed)
+    }
+
     fn put_out_unless_in(&self, store: &TrustStore, now: UnixTime) -> bool {
         let intermediates = match self.identity.origin() {
             Origin::Pin => &[],
@@ -144,9 +171,9 @@ impl State {
                 false
             }
             Err(_) => {
-                self.is_out.store(true, Ordering::Release);
                 self.out.notify_waiters();
-                true
+                // One that has been put out before, and still finishes, counts once.
+                !self.is_out.swap(true, Ordering::AcqRel)
             }
         }
     }

@@ -1,15 +1,17 @@
 //! The files that were given, read into what they mean together.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
 use crate::clock::{self, Clock};
-use crate::reload::files::Source;
+use crate::reload::files::{How, Source};
 use crate::reload::finding::{Finding, Severity};
 use crate::reload::generation::{Generation, Recipe};
 use crate::reload::identity::{IdentityFiles, ServerIdentity};
+use crate::reload::watch::BeingWritten;
 use crate::trust::{Role, TrustStore, rfc3339};
 
 /// Which files say who the server is and whom it trusts.
@@ -42,19 +44,19 @@ impl Loader {
             identity: IdentityFiles::new(certificate, key),
             recipe: Recipe { provider, clock },
         };
-        loader.read(true);
+        loader.read(&How { is_first: true, being_written: &BeingWritten::default() });
         loader
     }
 
     /// Reads what has changed.
-    pub(super) fn read_again(&mut self) {
-        self.read(false);
+    pub(super) fn read_again(&mut self, being_written: &BeingWritten) {
+        self.read(&How { is_first: false, being_written });
     }
 
-    fn read(&mut self, first: bool) {
+    fn read(&mut self, how: &How<'_>) {
         self.identity.read(&self.recipe.provider);
         for source in &mut self.sources {
-            source.read(first);
+            source.read(how);
         }
     }
 
@@ -120,7 +122,8 @@ impl Loader {
             }
         }
         findings.sort_by_key(|finding| finding.severity == Severity::Warning);
-        findings.dedup();
+        let mut seen = HashSet::new();
+        findings.retain(|finding| seen.insert(finding.clone()));
         findings
     }
 

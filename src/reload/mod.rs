@@ -95,7 +95,7 @@ impl Reload {
 
     /// Looks for changes, for ever.
     pub(crate) async fn run(mut self) {
-        let mut asked: Option<Asked> = None;
+        let mut asked: Vec<Asked> = Vec::new();
         loop {
             let latest = Instant::now() + LONGEST_WAIT;
             self = loop {
@@ -115,7 +115,7 @@ impl Reload {
             };
             let Some(reload) = in_the_background(self, Self::publish).await else { return };
             self = reload;
-            if let Some(asked) = asked.take() {
+            for asked in asked.drain(..) {
                 // Whoever asked may not want to know.
                 let _ = asked.send(());
             }
@@ -123,8 +123,13 @@ impl Reload {
             tokio::select! {
                 () = self.changed.notified() => self.changed.notify_one(),
                 Some(who) = self.asked.recv() => {
+                    asked.push(who);
+                    // One look does for all who have asked before it.
+                    while let Ok(who) = self.asked.try_recv() {
+                        asked.push(who);
+                    }
                     self.loader.distrust_stamps();
-                    asked = Some(who);
+                    self.watch.distrust();
                 }
                 () = sleep_until(next) => {}
             }
@@ -148,20 +153,23 @@ impl Reload {
 
     /// The next poll, or before it the moment in which a certificate begins or ends.
     fn next_look(&self) -> Duration {
-        let now = clock::unix_time(self.loader.recipe.clock.as_ref());
+        let now = clock::since_epoch(self.loader.recipe.clock.as_ref());
         let generation = self.current.newest();
         let bounds = generation.store.certificates().iter().flat_map(|loaded| {
             let validity = loaded.certificate.validity();
-            [validity.not_before, validity.not_after]
+            [validity.not_before.as_secs(), validity.not_after.as_secs()]
         });
-        let next = bounds.filter(|bound| *bound > now).min();
-        let until = next.map(|bound| Duration::from_secs(bound.as_secs() - now.as_secs()));
-        until.map_or(self.poll_interval, |until| until.min(self.poll_interval))
+        let bounds = bounds.chain(self.current.first_chain_end()).map(Duration::from_secs);
+        let next = bounds.filter_map(|bound| bound.checked_sub(now)).filter(|left| !left.is_zero());
+        // Not at the very moment: a clock is read to the nanosecond, and a timer is not.
+        next.min().map_or(self.poll_interval, |left| {
+            (left + Duration::from_millis(1)).min(self.poll_interval)
+        })
     }
 
     fn read(&mut self) {
         for _ in 0..MOST_LOOKS {
-            self.loader.read_again();
+            self.loader.read_again(&self.watch.being_written());
             if !self.watch.set(self.loader.paths()) {
                 return;
             }
@@ -184,10 +192,12 @@ impl Reload {
         let identity = self.loader.identity().unwrap_or(&before.identity);
         let new_identity = !Arc::ptr_eq(identity, &before.identity);
         let change = Change::between(&before, &store, now);
-        if change.is_nothing() && !new_identity {
+        // A chain that ends is in no store; its sessions must not be resumed all the same.
+        let chain_ended = self.current.first_chain_end().is_some_and(|end| end <= now.as_secs());
+        if change.is_nothing() && !new_identity && !chain_ended {
             return;
         }
-        let takes_away = change.takes_away();
+        let takes_away = change.takes_away() || chain_ended;
         let number = before.number + 1;
         let resumable = (!takes_away).then_some(before.as_ref());
         let made =
@@ -211,6 +221,9 @@ impl Reload {
         let trusts_somebody = generation.store.is_usable(now);
         let connections_ended = self.current.publish(generation, takes_away);
         change.say(number, connections_ended);
+        if chain_ended {
+            info!(generation = number, connections_ended, "chain_ended");
+        }
         if !trusts_somebody && !change.is_nothing() {
             error!(
                 generation = number,

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body::Body;
@@ -23,7 +24,10 @@ use crate::server::{Limits, Phase};
 use crate::trust::{Presented, Reason, Summary, rfc3339};
 
 /// Between two attempts where the machine has no more descriptors or memory.
-const STARVED: Duration = Duration::from_millis(100);
+const STARVED: Duration = Duration::from_millis(20);
+
+/// So many of those who have not proved who they are give up their descriptors then.
+const RELIEF: usize = 64;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -73,6 +77,8 @@ pub(super) async fn accept<S, B>(
                     warn!(%error, remedy, "accept_failed");
                 }
                 is_starved = true;
+                // Those who have not proved who they are keep nobody out.
+                door.pending.put_out_oldest(RELIEF);
                 sleep(STARVED).await;
             }
         }
@@ -104,23 +110,35 @@ async fn admit<S, B>(
     S::Error: Into<BoxError>,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    // A small answer must not wait for the acknowledgement of the one before.
-    let _ = socket.set_nodelay(true);
+    let has_spoken = AtomicBool::new(false);
+    // When the drain begins, who has not said a word is sent away; who has is let finish.
+    let is_over = |phase: &Phase| match phase {
+        Phase::Serving | Phase::LameDuck => false,
+        Phase::Draining => !has_spoken.load(Ordering::Relaxed),
+        Phase::Cut => true,
+    };
     let shaken = tokio::select! {
         shaken = handshake::shake(
             socket,
             &door.current,
             &door.cores,
             door.limits.handshake_timeout,
+            || has_spoken.store(true, Ordering::Relaxed),
         ) => shaken,
         () = place.put_out() => Err(Refused::because(Reason::TooManyConnections)),
-        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+        _ = phase.wait_for(is_over) => return,
     };
     drop(place);
     let tls = match shaken {
         Ok(tls) => tls,
         Err(Failure::Left) => return debug!(%peer, "left_without_a_word"),
-        Err(Failure::Refused(refused)) => return say_refused(peer, &refused),
+        Err(Failure::Refused(refused, socket)) => {
+            say_refused(peer, &refused);
+            if let Some(mut socket) = socket {
+                handshake::linger(&mut socket).await;
+            }
+            return;
+        }
     };
     let (_, session) = tls.get_ref();
     let presented = session.peer_certificates().unwrap_or_default();

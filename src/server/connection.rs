@@ -26,6 +26,9 @@ use crate::server::{Limits, Phase};
 /// How long a client may take to receive that the connection ends.
 const CLOSE: Duration = Duration::from_secs(2);
 
+/// Within this time after the end of its certificate a connection is told of it.
+const TOLD: Duration = Duration::from_secs(1);
+
 /// Longer than any connection lives.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -134,6 +137,8 @@ where
 /// long, or the server stops.
 async fn drive<C: Drive>(mut connection: Pin<Box<C>>, shared: &Shared, limits: &Limits) -> Ended {
     let mut phase = shared.phase.clone();
+    // One that was let in while the drain had begun gets the one answer that it came for.
+    phase.mark_unchanged();
     let mut taken_away = pin!(shared.admission.taken_away());
     let (mut at, _) = next_alarm(shared, limits);
     let mut alarm = pin!(sleep_until(at));
@@ -217,7 +222,9 @@ fn next_alarm(shared: &Shared, limits: &Limits) -> (Instant, Ended) {
     let now = Instant::now();
     // Where a request is in flight, it is looked again when nothing can have been idle for longer.
     let idle = shared.idle_since().unwrap_or(now) + limits.idle_timeout;
-    let certificate = now + shared.admission.time_left().unwrap_or_default().min(NEVER);
+    // At the end of its certificate it is told; this is for a clock that has stepped.
+    let left = shared.admission.time_left().map_or(Duration::ZERO, |left| left + TOLD);
+    let certificate = now + left.min(NEVER);
     let age = shared.began() + limits.max_connection_age.unwrap_or(NEVER);
     let known = [(idle, Ended::Idle), (certificate, Ended::CertificateOut), (age, Ended::Aged)];
     let first = known.into_iter().chain(next_wait(shared, limits)).min_by_key(|(at, _)| *at);

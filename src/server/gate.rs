@@ -91,7 +91,7 @@ impl InFlight {
     /// is there.
     fn is_last(&self) -> bool {
         let phase = *self.0.phase.borrow();
-        if phase == Phase::LameDuck {
+        if phase != Phase::Serving {
             self.0.answered_last.notify_one();
         }
         phase != Phase::Serving || !self.0.admission.is_in()

@@ -37,10 +37,8 @@ impl Pending {
     pub(super) fn enter(self: &Arc<Self>) -> Place {
         let out = Arc::new(Notify::new());
         let mut places = self.places();
-        if places.taken.len() >= self.most
-            && let Some((_, oldest)) = places.taken.pop_first()
-        {
-            oldest.notify_one();
+        if places.taken.len() >= self.most {
+            places.put_out_oldest();
         }
         let number = places.entered;
         places.entered += 1;
@@ -49,8 +47,24 @@ impl Pending {
         Place { pending: Arc::clone(self), number, out }
     }
 
+    /// Puts out the oldest, up to so many.
+    pub(super) fn put_out_oldest(&self, most: usize) {
+        let mut places = self.places();
+        for _ in 0..most {
+            places.put_out_oldest();
+        }
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    fn put_out_oldest(&mut self) {
+        if let Some((_, oldest)) = self.taken.pop_first() {
+            oldest.notify_one();
+        }
     }
 }
 

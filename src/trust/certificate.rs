@@ -215,6 +215,11 @@ fn summary(der: &CertificateDer<'_>, parsed: &CertificateInner<Raw>) -> Summary 
     }
 }
 
+/// The issuer's name of a certificate that anybody may have made, DER.
+pub(super) fn issuer(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    CertificateInner::<Raw>::from_der(der).ok()?.tbs_certificate().issuer().to_der().ok()
+}
+
 fn unix_time(time: Time) -> UnixTime {
     UnixTime::since_unix_epoch(time.to_unix_duration())
 }

@@ -18,7 +18,7 @@ pub(crate) use identity::Origin;
 pub use refusal::Reason;
 pub(crate) use refusal::Refusal;
 pub use store::Role;
-pub(crate) use store::{Loaded, TrustStore};
+pub(crate) use store::{Loaded, TrustStore, is_anchor};
 pub(crate) use verifier::{PinVerifier, Presented, take_refused};
 
 #[cfg(test)]

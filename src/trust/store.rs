@@ -9,7 +9,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use super::certificate::{Certificate, Summary, Validity};
+use super::certificate::{Certificate, Summary, Validity, issuer};
 use super::identity::{ClientIdentity, Origin};
 use super::refusal::{Reason, Refusal};
 
@@ -38,6 +38,11 @@ pub(crate) struct Loaded {
     pub(crate) role: Role,
     pub(crate) certificate: Arc<Certificate>,
     pub(crate) file: Arc<Path>,
+}
+
+/// Whether a chain can be verified up to this certificate.
+pub(crate) fn is_anchor(certificate: &Certificate) -> bool {
+    webpki::anchor_from_trusted_cert(certificate.der()).is_ok()
 }
 
 /// Past this, the list of hints is left out: clients fail on longer ones.
@@ -165,15 +170,19 @@ impl TrustStore {
         if self.anchor_certificates.iter().any(|anchor| anchor.certificate.der() == end_entity) {
             return Err(Refusal::UNKNOWN);
         }
-        let leaf =
-            EndEntityCert::try_from(end_entity).map_err(|error| Refusal::of_chain(&error))?;
-        // webpki does not look at an anchor's own dates.
-        let anchor_in_its_dates = |path: &VerifiedPath<'_>| {
-            let Some(anchor) = self.anchor_of(path) else {
-                return Err(webpki::Error::UnknownIssuer);
-            };
-            let Validity { not_before, not_after } = anchor.certificate.validity();
-            match in_its_dates(anchor.certificate.validity(), now) {
+        // webpki judges a certificate before it looks for its issuer: what is said of a stranger's
+        // is that it is unknown, and nothing about its dates or its purpose.
+        let refuse = |error| match self.names_an_anchor(end_entity, intermediates) {
+            true => Refusal::of_chain(&error),
+            false => Refusal::UNKNOWN,
+        };
+        let leaf = EndEntityCert::try_from(end_entity).map_err(refuse)?;
+        // webpki does not look at an anchor's own dates, and holds a certificate good in the second
+        // in which it ends.
+        let in_their_dates = |path: &VerifiedPath<'_>| {
+            let validity = self.validity_of(end_entity, path).ok_or(webpki::Error::BadDer)?;
+            let Validity { not_before, not_after } = validity;
+            match in_its_dates(validity, now) {
                 Ok(()) => Ok(()),
                 Err(refusal) if refusal.reason == Reason::Expired => {
                     Err(webpki::Error::CertExpired { time: now, not_after })
@@ -189,24 +198,48 @@ impl TrustStore {
                 now,
                 KeyUsage::client_auth(),
                 None,
-                Some(&anchor_in_its_dates),
+                Some(&in_their_dates),
             )
-            .map_err(|error| Refusal::of_chain(&error))?;
+            .map_err(refuse)?;
         let anchor = self.anchor_of(&path).ok_or(Refusal::UNKNOWN)?;
-        let unreadable = Refusal::of_chain(&webpki::Error::BadDer);
-        let certificate =
-            Certificate::parse(end_entity.clone().into_owned()).map_err(|_| unreadable.clone())?;
-        let mut validity = certificate.validity().and(anchor.certificate.validity());
-        for intermediate in path.intermediate_certificates() {
-            let summary = Summary::of(&intermediate.der()).ok_or_else(|| unreadable.clone())?;
-            validity = validity.and(summary.validity);
-        }
-        in_its_dates(validity, now)?;
+        let certificate = Certificate::parse(end_entity.clone().into_owned())
+            .map_err(|_| Refusal::of_chain(&webpki::Error::BadDer))?;
+        let validity = self.validity_of(end_entity, &path).ok_or(Refusal::UNKNOWN)?;
         let origin = Origin::Chain {
             anchor: anchor.certificate.summary().fingerprint,
             intermediates: intermediates.iter().map(|der| der.clone().into_owned()).collect(),
         };
         Ok(ClientIdentity::new(Arc::new(certificate), validity, origin, Arc::clone(&anchor.file)))
+    }
+
+    /// Whether the issuer of any of these is the subject of an anchor.
+    fn names_an_anchor(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> bool {
+        std::iter::once(end_entity).chain(intermediates).any(|der| {
+            issuer(der).is_some_and(|issuer| {
+                let mut anchors = self.anchor_certificates.iter();
+                anchors.any(|anchor| anchor.certificate.subject_der() == issuer)
+            })
+        })
+    }
+
+    /// The time in which all certificates of a path are valid, its anchor's own included.
+    fn validity_of(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        path: &VerifiedPath<'_>,
+    ) -> Option<Validity> {
+        let mut validity = self.anchor_of(path)?.certificate.validity();
+        let mut narrow = |der: &CertificateDer<'_>| {
+            validity = validity.and(Summary::of(der)?.validity);
+            Some(())
+        };
+        narrow(end_entity)?;
+        path.intermediate_certificates().try_for_each(|certificate| narrow(&certificate.der()))?;
+        Some(validity)
     }
 
     fn anchor_of(&self, path: &VerifiedPath<'_>) -> Option<&Loaded> {

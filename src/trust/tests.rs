@@ -76,6 +76,13 @@ fn what_is_wrong_with_a_pem_file_is_named_with_its_line() {
             Some(TWO.lines().count() + 1),
             Problem::Cut,
         ),
+        (
+            "cut within its end marker",
+            ONE.trim_end().trim_end_matches("-----").into(),
+            Some(1),
+            Problem::Cut,
+        ),
+        ("cut within its first marker", b"-----BEGIN CERTIF".to_vec(), Some(1), Problem::Cut),
         ("the head is missing", tail.join("\n").into(), Some(tail.len()), Problem::StrayEnd),
         ("bad base64", ONE.replacen("MII", "M*I", 1).into(), Some(2), Problem::BadBase64),
         (
