@@ -1,25 +1,23 @@
 //! The binary: flags → parts → run → exit code.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use portcullis::cli::{Cli, Command, LogFormat, Serve};
+use portcullis::admin::{Admin, Metrics};
+use portcullis::cli::{Cli, Command, LogFormat, Serve, Switch, Verdict};
+use portcullis::log::{Lines, LogGuard, LogWriter};
 use portcullis::service::Hello;
 use portcullis::{Handle, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// So many log lines wait for whoever reads them; those that come after are lost, and counted.
-const LOG_LINES: usize = 8192;
 
 /// How often it is looked whether log lines were lost.
 const LOST_LINES: Duration = Duration::from_secs(10);
@@ -33,34 +31,26 @@ fn main() -> ExitCode {
     // The command line library exits by itself, with 2, where a flag is wrong.
     match Cli::parse().command {
         Command::Serve(serve) => run(&serve),
-        Command::Check(serve) => check(&serve),
+        Command::Check(check) => look(|out| check.run(out)),
+        Command::Inspect(inspect) => look(|out| inspect.run(out)),
+        Command::Explain(explain) => look(|out| explain.run(out)),
     }
 }
 
-fn check(serve: &Serve) -> ExitCode {
-    let check = serve.config().check();
-    let mut out = std::io::stdout().lock();
-    // A reader that has gone does not change the verdict.
-    for finding in &check.findings {
-        let severity = match finding.severity {
-            portcullis::Severity::Fault => "fault",
-            portcullis::Severity::Warning => "warning",
-        };
-        let _ = writeln!(out, "{severity}: {finding}");
-    }
-    if let Some(reason) = &check.not_startable {
-        let _ = writeln!(out, "fault: {reason}");
-    }
-    if check.is_good() {
-        let _ = writeln!(out, "ok");
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(UNUSABLE)
+/// Runs a command that looks at files. A reader that has gone does not change the verdict.
+fn look(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Verdict>) -> ExitCode {
+    let mut out = Vec::new();
+    let verdict = run(&mut out);
+    let _ = io::stdout().write_all(&out);
+    match verdict {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Faulty) => ExitCode::from(UNUSABLE),
+        Err(_) => ExitCode::from(FAILED),
     }
 }
 
 fn run(serve: &Serve) -> ExitCode {
-    let (_guard, lost) = match start_log(serve) {
+    let (log, _guard) = match start_log(serve) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("error: --log {:?}: {error}; write a level, or target=level", serve.log);
@@ -74,13 +64,13 @@ fn run(serve: &Serve) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let code = runtime.block_on(serve_until_stopped(serve, lost));
+    let code = runtime.block_on(serve_until_stopped(serve, log));
     // What a service left running does not keep the process from ending.
     runtime.shutdown_background();
     code
 }
 
-async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
+async fn serve_until_stopped(serve: &Serve, log: LogWriter) -> ExitCode {
     // Before anything is announced: from then on a signal may come.
     let signals = Signals::new();
     let mut signals = match signals {
@@ -90,12 +80,27 @@ async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
+    // Before anything is counted.
+    let metrics = match serve.admin.map(|_| Metrics::install()).transpose() {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            error!(%error, "cannot_start");
+            return ExitCode::from(FAILED);
+        }
+    };
     let bound = match serve.config().bind() {
         Ok(bound) => bound,
         Err(error) => return say_not_started(&error),
     };
+    let admin = match bind_admin(serve).await {
+        Ok(admin) => admin,
+        Err(code) => return code,
+    };
     let running = bound.serve_hyper(Hello);
     let handle = running.handle();
+    if let (Some(admin), Some(metrics)) = (admin, metrics) {
+        tokio::spawn(admin.serve(handle.clone(), metrics));
+    }
     let stopped = running.stopped();
     tokio::pin!(stopped);
     let mut said = 0;
@@ -104,12 +109,24 @@ async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
             _ = &mut stopped => return ExitCode::SUCCESS,
             () = signals.obey(&handle) => {}
             () = tokio::time::sleep(LOST_LINES) => {
-                let lost = lost.dropped_lines();
+                let lost = log.lost();
                 if lost > said {
                     warn!(lines = lost - said, "log_lines_lost");
                     said = lost;
                 }
             }
+        }
+    }
+}
+
+async fn bind_admin(serve: &Serve) -> Result<Option<Admin>, ExitCode> {
+    let Some(address) = serve.admin else { return Ok(None) };
+    match Admin::bind(address).await {
+        Ok(admin) => Ok(Some(admin)),
+        Err(error) => {
+            let error = format!("cannot listen at {address} (--admin): {error}");
+            error!(error, remedy = "choose another port, of this machine", "cannot_start");
+            Err(ExitCode::from(FAILED))
         }
     }
 }
@@ -137,7 +154,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -166,31 +183,18 @@ impl Signals {
     }
 }
 
-fn start_log(
-    serve: &Serve,
-) -> Result<(WorkerGuard, ErrorCounter), tracing_subscriber::filter::ParseError> {
+fn start_log(serve: &Serve) -> Result<(LogWriter, LogGuard), Box<dyn std::error::Error>> {
     let targets: Targets = serve.log.parse()?;
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(LOG_LINES)
-        .finish(std::io::stderr());
-    let lost = writer.error_counter();
-    let subscriber = tracing_subscriber::registry().with(targets);
-    match serve.log_format {
-        LogFormat::Text => {
-            let ansi = std::io::stderr().is_terminal();
-            let text = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(writer);
-            subscriber.with(text).init();
-        }
-        LogFormat::Json => {
-            let json = tracing_subscriber::fmt::layer()
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false)
-                .with_writer(writer);
-            subscriber.with(json).init();
-        }
-    }
-    Ok((guard, lost))
+    let targets = match serve.access_log {
+        Switch::On => targets,
+        Switch::Off => targets.with_target("portcullis::access", LevelFilter::OFF),
+    };
+    let (writer, guard) = LogWriter::start(io::stderr())?;
+    let lines = match serve.log_format {
+        LogFormat::Text => Lines::Text { colours: io::stderr().is_terminal() },
+        LogFormat::Json => Lines::Json,
+    };
+    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer.clone());
+    tracing_subscriber::registry().with(targets).with(layer).init();
+    Ok((writer, guard))
 }

@@ -1,6 +1,7 @@
 //! The connections that were let in, each to be put out when its certificate is.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +10,8 @@ use tokio::sync::{Notify, watch};
 use crate::clock::{self, Clock};
 use crate::reload::finding::Finding;
 use crate::reload::generation::Generation;
-use crate::trust::{ClientIdentity, Origin, Refusal, TrustStore};
+use crate::reload::state::{ReloadState, Removed};
+use crate::trust::{ClientIdentity, Loaded, Nearest, Origin, Presented, Refusal, TrustStore};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 /// The newest generation, and the connections that were let in by it and those before it.
@@ -20,8 +22,16 @@ pub(crate) struct Current {
     /// older one and be missed when that takes its certificate away.
     live: Mutex<HashMap<u64, Arc<State>>>,
     admitted: AtomicU64,
-    findings: Mutex<Vec<Finding>>,
+    looks: Mutex<Looks>,
     clock: Arc<dyn Clock>,
+}
+
+/// What the looks at the files have come to.
+#[derive(Debug, Default)]
+struct Looks {
+    findings: Vec<Finding>,
+    state: ReloadState,
+    removed: Removed,
 }
 
 #[derive(Debug)]
@@ -48,7 +58,7 @@ impl Current {
             newest: watch::Sender::new(Arc::new(first)),
             live: Mutex::default(),
             admitted: AtomicU64::new(0),
-            findings: Mutex::default(),
+            looks: Mutex::default(),
             clock,
         }
     }
@@ -83,6 +93,7 @@ impl Current {
                 is_out: AtomicBool::new(false),
                 out: Notify::new(),
             });
+            state.identity.counts().connected(now);
             live.insert(number, Arc::clone(&state));
             return Ok(Admission { number, state, current: Arc::clone(self) });
         }
@@ -108,11 +119,39 @@ impl Current {
 
     /// What is wrong or odd with the files as they were last read.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.looks().findings.clone()
     }
 
-    pub(super) fn set_findings(&self, findings: Vec<Finding>) {
-        *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = findings;
+    /// How keeping it current goes.
+    pub(crate) fn reload_state(&self) -> ReloadState {
+        self.looks().state
+    }
+
+    /// The trusted certificate, or the one that was, that is nearest to a refused one.
+    pub(crate) fn nearest(&self, presented: &Presented) -> Option<Nearest> {
+        let nearest = self.newest().store.nearest(presented);
+        match nearest {
+            Some(nearest) if Removed::is_exact(&nearest) => Some(nearest),
+            nearest => self.looks().removed.find(presented).or(nearest),
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    pub(super) fn set_findings(&self, findings: Vec<Finding>, identity: [&Path; 2], counts: bool) {
+        let mut looks = self.looks();
+        looks.state.looked(&findings, identity, counts, self.clock.now());
+        looks.findings = findings;
+    }
+
+    pub(super) fn remember_removed(&self, removed: &[Loaded]) {
+        self.looks().removed.remember(removed, self.clock.now());
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<u64, Arc<State>>> {
@@ -145,10 +184,15 @@ impl Admission {
         &self.state.identity
     }
 
-    /// Whether the certificate is still in: asked for each request.
-    pub(crate) fn is_in(&self) -> bool {
-        let now = clock::unix_time(self.current.clock.as_ref()).as_secs();
-        !self.state.is_out.load(Ordering::Acquire) && now < self.state.until.load(Ordering::Relaxed)
+    /// Whether the certificate is still in: asked, and where it is counted, for each request.
+    pub(crate) fn lets_request_in(&self) -> bool {
+        let now = clock::unix_time(self.current.clock.as_ref());
+        let is_in = !self.state.is_out.load(Ordering::Acquire)
+            && now.as_secs() < self.state.until.load(Ordering::Relaxed);
+        if is_in {
+            self.state.identity.counts().requested(now);
+        }
+        is_in
     }
 
     /// Waits until the certificate is taken away. (It does not watch the clock.)
@@ -170,6 +214,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
+        self.state.identity.counts().left();
         self.current.live().remove(&self.number);
     }
 }

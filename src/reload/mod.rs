@@ -10,8 +10,11 @@ mod files;
 mod finding;
 mod generation;
 mod identity;
+mod judge;
 mod live;
 mod loader;
+mod probe;
+mod state;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -26,11 +29,13 @@ use tracing::{error, info, warn};
 use crate::clock;
 use crate::trust::{Fingerprint, Loaded, Role, TrustStore, rfc3339};
 
+pub(crate) use files::{read_chain, read_trust};
 pub use finding::{Finding, Severity};
 pub(crate) use generation::Generation;
 pub(crate) use live::{Admission, Current};
 pub use loader::NotStartable;
 pub(crate) use loader::{Loader, Material};
+pub use state::ReloadState;
 
 /// A change is looked at when nothing has moved for this long,
 const QUIET: Duration = Duration::from_millis(100);
@@ -51,6 +56,8 @@ pub(crate) struct Reload {
     poll_interval: Duration,
     said: HashSet<Finding>,
     watch_fault: Option<String>,
+    /// Why what was read could not be put in force.
+    unfit: Option<Finding>,
     expiry: expiry::Warnings,
 }
 
@@ -70,6 +77,8 @@ impl Reload {
             trusted = names(first.store.certificates()),
             "trust_loaded"
         );
+        state::describe();
+        state::report_generation(&first);
         let mut reload = Self {
             current: Arc::new(Current::new(first, clock)),
             watch: watch::Watch::new(Arc::clone(&changed)),
@@ -78,10 +87,11 @@ impl Reload {
             poll_interval,
             said: HashSet::new(),
             watch_fault: None,
+            unfit: None,
             expiry: expiry::Warnings::default(),
             loader,
         };
-        reload.say_findings(true);
+        reload.say_findings(true, false);
         reload
     }
 
@@ -91,8 +101,9 @@ impl Reload {
 
     /// Looks for changes, for ever.
     pub(crate) async fn run(mut self) {
+        let mut asked = false;
         loop {
-            self = match tokio::task::spawn_blocking(move || self.look_until_watched()).await {
+            self = match tokio::task::spawn_blocking(move || self.look_until_watched(asked)).await {
                 Ok(reload) => reload,
                 Err(error) => {
                     error!(%error, remedy = "restart portcullis, and report this", "reload_ended");
@@ -100,9 +111,13 @@ impl Reload {
                 }
             };
             let next = Instant::now() + self.next_look();
+            asked = false;
             tokio::select! {
                 () = self.changed.notified() => self.until_quiet().await,
-                () = self.asked.notified() => self.loader.distrust_stamps(),
+                () = self.asked.notified() => {
+                    asked = true;
+                    self.loader.distrust_stamps();
+                }
                 () = sleep_until(next) => {}
             }
         }
@@ -132,7 +147,7 @@ impl Reload {
         until.map_or(self.poll_interval, |until| until.min(self.poll_interval))
     }
 
-    fn look_until_watched(mut self) -> Self {
+    fn look_until_watched(mut self, asked: bool) -> Self {
         for _ in 0..MOST_LOOKS {
             self.loader.read_again();
             if !self.watch.set(self.loader.paths()) {
@@ -140,23 +155,25 @@ impl Reload {
             }
         }
         self.say_watch_fault();
-        self.publish_changes();
-        self.say_findings(false);
+        let changed = self.publish_changes();
+        self.say_findings(false, asked || changed);
         let generation = self.current.newest();
         let now = clock::unix_time(self.loader.recipe.clock.as_ref());
         self.expiry.say(&generation, self.loader.server_certificate(), now);
         self
     }
 
-    fn publish_changes(&mut self) {
+    /// Says whether anything was published.
+    fn publish_changes(&mut self) -> bool {
         let now = clock::unix_time(self.loader.recipe.clock.as_ref());
         let before = self.current.newest();
-        let store = self.loader.store();
+        let store = self.loader.store(Some(&before.store));
         let identity = self.loader.identity().unwrap_or(&before.identity);
         let new_identity = !Arc::ptr_eq(identity, &before.identity);
         let change = Change::between(&before, &store, now);
         if change.is_nothing() && !new_identity {
-            return;
+            self.unfit = None;
+            return false;
         }
         let takes_away = change.takes_away();
         let number = before.number + 1;
@@ -166,10 +183,15 @@ impl Reload {
         let generation = match made {
             Ok(generation) => generation,
             Err(error) => {
-                error!(%error, remedy = "the generation before stays in force", "reload_failed");
-                return;
+                let problem = format!("TLS cannot be set up: {error}");
+                let remedy = "renew certificate and key; the generation before stays in force";
+                let file = self.loader.server_certificate();
+                self.unfit = Some(Finding::fault(file, problem, remedy));
+                return false;
             }
         };
+        self.unfit = None;
+        state::report_generation(&generation);
         if new_identity {
             let summary = &generation.identity.summary;
             info!(
@@ -180,6 +202,7 @@ impl Reload {
             );
         }
         let trusts_somebody = generation.store.is_usable(now);
+        self.current.remember_removed(&change.removed);
         let connections_ended = self.current.publish(generation, takes_away);
         change.say(number, connections_ended);
         if !trusts_somebody && !change.is_nothing() {
@@ -189,17 +212,22 @@ impl Reload {
                 "trusts_nobody"
             );
         }
+        true
     }
 
     /// Says each finding once, and once that a fault is mended.
-    fn say_findings(&mut self, first: bool) {
-        let findings = self.loader.findings();
+    fn say_findings(&mut self, first: bool, counts: bool) {
+        let mut findings = self.loader.findings();
+        findings.splice(0..0, self.unfit.clone());
         for finding in findings.iter().filter(|finding| !self.said.contains(finding)) {
             say_finding(finding, first);
         }
-        self.current.set_findings(findings.clone());
-        let now: HashSet<_> = findings.into_iter().collect();
-        for mended in self.said.difference(&now).filter(|f| f.severity == Severity::Fault) {
+        let now: HashSet<_> = findings.iter().cloned().collect();
+        let is_fault = |finding: &&Finding| finding.severity == Severity::Fault;
+        let has_news = self.said.symmetric_difference(&now).any(|finding| is_fault(&finding));
+        let identity = self.loader.identity_files();
+        self.current.set_findings(findings, identity, !first && (counts || has_news));
+        for mended in self.said.difference(&now).filter(is_fault) {
             info!(file = %mended.file.display(), line = mended.line, problem = mended.problem, "fault_mended");
         }
         self.said = now;

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::server::gate::{Gate, Shared};
 use crate::server::{Limits, Phase};
@@ -33,6 +33,19 @@ enum Ended {
     Idle,
     /// The server stops.
     Stopped,
+}
+
+impl Ended {
+    /// Its stable name.
+    fn as_str(self, shared: &Shared) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::CertificateOut if shared.admission.time_left().is_none() => "certificate_expired",
+            Self::CertificateOut => "certificate_removed",
+            Self::Idle => "idle",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -63,10 +76,12 @@ pub(super) async fn serve<S, B>(
             http1::Builder::new().header_read_timeout(None).serve_connection(&mut io, gate);
         drive(Box::pin(connection), &shared, limits).await
     };
-    debug!(
-        peer = %shared.peer,
-        fingerprint = %shared.admission.identity().fingerprint(),
-        reason = ?ended,
+    info!(
+        peer = shared.peer_text(),
+        certificate = shared.fingerprint(),
+        reason = ended.as_str(&shared),
+        requests = shared.requests(),
+        duration = shared.began.elapsed().as_secs_f64(),
         "connection_ended"
     );
     close(io.inner_mut()).await;

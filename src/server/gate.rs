@@ -5,11 +5,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Buf;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -21,6 +22,8 @@ use tracing::error;
 
 use crate::reload::Admission;
 use crate::server::Phase;
+use crate::server::access::Account;
+use crate::server::meters::Meters;
 
 /// The address of the peer of the connection that a request came by, in the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +37,14 @@ pub(super) struct Shared {
     pub(super) phase: watch::Receiver<Phase>,
     /// Notified when a request was answered in the lame-duck phase: the last of its connection.
     pub(super) answered_last: Notify,
-    began: Instant,
+    pub(super) meters: Arc<Meters>,
+    pub(super) began: Instant,
+    requests: AtomicU64,
     in_flight: AtomicU32,
     /// Since when nothing is in flight, in milliseconds since `began`.
     idle_since: AtomicU64,
+    /// For the access log, whose lines all carry them.
+    texts: OnceLock<(String, String)>,
 }
 
 impl Shared {
@@ -45,8 +52,13 @@ impl Shared {
         admission: Admission,
         peer: SocketAddr,
         phase: watch::Receiver<Phase>,
+        meters: Arc<Meters>,
     ) -> Self {
+        meters.opened();
         Self {
+            meters,
+            requests: AtomicU64::new(0),
+            texts: OnceLock::new(),
             admission,
             peer,
             phase,
@@ -55,6 +67,25 @@ impl Shared {
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
         }
+    }
+
+    /// How many requests came by it.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The fingerprint of its client's certificate.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.texts().0
+    }
+
+    pub(super) fn peer_text(&self) -> &str {
+        &self.texts().1
+    }
+
+    fn texts(&self) -> &(String, String) {
+        let fingerprint = || self.admission.identity().fingerprint();
+        self.texts.get_or_init(|| (fingerprint().to_string(), self.peer.to_string()))
     }
 
     /// For how long nothing has been in flight; `None` where something is.
@@ -67,19 +98,27 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.meters.closed();
+    }
+}
+
 /// A request that is in flight until its answer has been sent or given up.
 #[derive(Debug)]
-struct InFlight(Arc<Shared>);
+struct InFlight(Arc<Shared>, Account);
 
 impl InFlight {
-    fn new(shared: &Arc<Shared>) -> Self {
+    fn new<B>(shared: &Arc<Shared>, request: &Request<B>) -> Self {
+        shared.requests.fetch_add(1, Ordering::Relaxed);
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(shared))
+        Self(Arc::clone(shared), Account::open(request))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.1.close(&self.0);
         let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.idle_since.store(now, Ordering::Release);
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
@@ -124,19 +163,20 @@ impl<S, B> Service<Request<Incoming>> for Gate<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
+    B: Body,
 {
     type Response = Response<GateBody<B>>;
     type Error = Unanswered<BoxError>;
     type Future = GateFuture<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if !self.shared.admission.is_in() {
+        if !self.shared.admission.lets_request_in() {
             return GateFuture { inner: None, in_flight: None, version: request.version() };
         }
+        let in_flight = InFlight::new(&self.shared, &request);
         let extensions = request.extensions_mut();
         extensions.insert(self.shared.admission.identity().clone());
         extensions.insert(PeerAddr(self.shared.peer));
-        let in_flight = InFlight::new(&self.shared);
         let version = request.version();
         let inner = match catch_unwind(AssertUnwindSafe(|| self.service.call(request))) {
             Ok(future) => Inner::Running { future },
@@ -169,6 +209,7 @@ pin_project! {
 impl<F, B, E> Future for GateFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
     E: Into<BoxError>,
 {
     type Output = Result<Response<GateBody<B>>, Unanswered<BoxError>>;
@@ -188,7 +229,7 @@ where
                 }
             }
         };
-        let in_flight = this.in_flight.take();
+        let mut in_flight = this.in_flight.take();
         let mut response = match answer {
             Some(Ok(response)) => {
                 response.map(|body| GateBody { inner: Some(body), in_flight: None })
@@ -205,8 +246,9 @@ where
                 response
             }
         };
-        if let Some(in_flight) = &in_flight {
-            let shared = &in_flight.0;
+        if let Some(InFlight(shared, account)) = &mut in_flight {
+            shared.meters.answered(response.status());
+            account.answered(response.status(), !response.body().is_end_stream());
             if *shared.phase.borrow() == Phase::LameDuck {
                 if *this.version < Version::HTTP_2 {
                     let close = HeaderValue::from_static("close");
@@ -245,10 +287,15 @@ impl<B: Body> Body for GateBody<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().inner.as_pin_mut() {
-            Some(body) => body.poll_frame(context),
-            None => Poll::Ready(None),
+        let this = self.project();
+        let Some(mut body) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = ready!(body.as_mut().poll_frame(context));
+        if let Some(InFlight(_, account)) = this.in_flight {
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            let is_last = frame.is_none() || body.is_end_stream();
+            account.sent(data.map_or(0, Buf::remaining), is_last);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

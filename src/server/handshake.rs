@@ -43,11 +43,12 @@ impl Refused {
 }
 
 /// Shakes hands with the newest generation of the moment in which the client begins to speak.
+/// Returns, beside the connection, how long it took from then on.
 pub(super) async fn shake(
     socket: TcpStream,
     current: &Current,
     limit: Duration,
-) -> Result<TlsStream<TcpStream>, Failure> {
+) -> Result<(TlsStream<TcpStream>, Duration), Failure> {
     let deadline = Instant::now() + limit;
     let mut first = [0; 1];
     match timeout_at(deadline, socket.peek(&mut first)).await {
@@ -58,6 +59,7 @@ pub(super) async fn shake(
     if first[0] != HANDSHAKE_RECORD {
         return Err(answer_plain(socket, first[0]).await);
     }
+    let began = Instant::now();
     let acceptor = TlsAcceptor::from(current.newest().tls.clone());
     let mut accept = acceptor.accept(socket).into_fallible();
     let mut verdict = None;
@@ -68,7 +70,7 @@ pub(super) async fn shake(
         poll
     });
     let (error, socket) = match timeout_at(deadline, accepted).await {
-        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Ok(stream)) => return Ok((stream, began.elapsed())),
         Ok(Err(failed)) => failed,
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
     };
