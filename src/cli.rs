@@ -35,7 +35,10 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve
+    /// Serve HTTPS to those who are let in
+    ///
+    /// Every flag has an environment variable, and counts where both are given. Where a flag may
+    /// be repeated, several values may also be separated by commas.
     Serve(Serve),
     /// Say all that is wrong with what `serve` would be given, and open no socket
     ///
@@ -71,11 +74,11 @@ impl Verdict {
 }
 
 /// What a server is made from. Every flag has an environment variable; the flag counts where both
-/// are given.
+/// are given, and several values are separated by commas where a flag may be repeated.
 #[derive(Args, Debug)]
 pub struct Serve {
-    /// Where to listen; port 0 lets the system choose. Repeatable [default: [::]:8443, both
-    /// families; 0.0.0.0:8443 where there is no IPv6]
+    /// Where to listen; port 0 lets the system choose. Repeatable. By default at `[::]:8443`, for
+    /// both families, or at `0.0.0.0:8443` where there is no IPv6
     #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_LISTEN", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
 

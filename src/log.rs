@@ -199,13 +199,8 @@ impl JsonFields<'_, '_> {
         if self.result.is_err() {
             return;
         }
-        let write = |out: &mut Writer<'_>| {
-            out.write_str(",\"")?;
-            out.write_str(field.name())?;
-            out.write_str("\":")?;
-            value(out)
-        };
-        self.result = write(self.out);
+        let out = &mut *self.out;
+        self.result = write!(out, ",\"{}\":", field.name()).and_then(|()| value(out));
     }
 
     fn text(&mut self, field: &Field, value: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) {

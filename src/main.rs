@@ -174,8 +174,11 @@ impl Signals {
             (true, false) => handle.stop(),
             (true, true) => handle.abort(),
             (false, false) => {
-                info!("reload_asked");
-                handle.reload();
+                let (reloaded, handle) = (handle.reload(), handle.clone());
+                tokio::spawn(async move {
+                    reloaded.await;
+                    info!(generation = handle.generation(), "reloaded");
+                });
             }
             (false, true) => {}
         }

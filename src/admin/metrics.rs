@@ -40,8 +40,7 @@ impl Metrics {
     pub fn install() -> Result<Self, BuildError> {
         let recorder = recorder()?;
         let handle = recorder.handle();
-        set_global_recorder(recorder)
-            .map_err(|error| BuildError::FailedToSetGlobalRecorder(error.into()))?;
+        set_global_recorder(recorder).map_err(BuildError::FailedToSetGlobalRecorder)?;
         Ok(Self(handle))
     }
 

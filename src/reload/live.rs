@@ -100,16 +100,28 @@ impl Current {
     }
 
     /// Puts a generation in the place of the newest. Where `takes_away` says that it lets in fewer,
-    /// the connections that it does not let in are told; returns how many.
+    /// the connections that it does not let in are put out before; returns how many.
     pub(super) fn publish(&self, generation: Generation, takes_away: bool) -> usize {
-        let store = Arc::clone(&generation.store);
-        let live: Vec<_> = {
-            let live = self.live();
-            self.newest.send_replace(Arc::new(generation));
-            if takes_away { live.values().cloned().collect() } else { Vec::new() }
-        };
+        let generation = Arc::new(generation);
         let now = clock::unix_time(self.clock.as_ref());
-        live.iter().filter(|state| state.put_out_unless_in(&store, now)).count()
+        let put_out = |state: &Arc<State>| state.put_out_unless_in(&generation.store, now);
+        let (mut count, mut seen) = (0, 0);
+        if takes_away {
+            // Most are looked at while others can still come; those, and few they are, at the end.
+            let live: Vec<_> = {
+                let live = self.live();
+                seen = self.admitted.load(Ordering::Relaxed);
+                live.values().cloned().collect()
+            };
+            count = live.iter().filter(|state| put_out(state)).count();
+        }
+        let live = self.live();
+        if takes_away {
+            let since = live.iter().filter(|(number, _)| **number >= seen);
+            count += since.filter(|(_, state)| put_out(state)).count();
+        }
+        self.newest.send_replace(Arc::clone(&generation));
+        count
     }
 
     /// How many connections are let in now.
@@ -140,10 +152,14 @@ impl Current {
         self.clock.as_ref()
     }
 
-    pub(super) fn set_findings(&self, findings: Vec<Finding>, identity: [&Path; 2], counts: bool) {
-        let mut looks = self.looks();
-        looks.state.looked(&findings, identity, counts, self.clock.now());
-        looks.findings = findings;
+    pub(super) fn set_findings(&self, findings: Vec<Finding>) {
+        self.looks().findings = findings;
+    }
+
+    /// Takes in that the files were looked at. `counts` says that somebody should hear of it.
+    pub(super) fn looked(&self, identity: [&Path; 2], counts: bool) {
+        let Looks { findings, state, .. } = &mut *self.looks();
+        state.looked(findings, identity, counts, self.clock.now());
     }
 
     pub(super) fn remember_removed(&self, removed: &[Loaded]) {
@@ -184,11 +200,20 @@ impl Admission {
         &self.state.identity
     }
 
-    /// Whether the certificate is still in: asked, and where it is counted, for each request.
+    /// Whether the certificate is still in.
+    pub(crate) fn is_in(&self) -> bool {
+        self.is_in_at(clock::unix_time(self.current.clock.as_ref()))
+    }
+
+    fn is_in_at(&self, now: UnixTime) -> bool {
+        !self.state.is_out.load(Ordering::Acquire)
+            && now.as_secs() < self.state.until.load(Ordering::Relaxed)
+    }
+
+    /// The same for a request, which is counted if it is.
     pub(crate) fn lets_request_in(&self) -> bool {
         let now = clock::unix_time(self.current.clock.as_ref());
-        let is_in = !self.state.is_out.load(Ordering::Acquire)
-            && now.as_secs() < self.state.until.load(Ordering::Relaxed);
+        let is_in = self.is_in_at(now);
         if is_in {
             self.state.identity.counts().requested(now);
         }

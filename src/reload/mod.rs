@@ -18,11 +18,12 @@ mod state;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
@@ -46,18 +47,23 @@ const MOST_LOOKS: usize = 5;
 /// So many certificates are named in one log line.
 const MOST_NAMED: usize = 20;
 
+/// That somebody wants every file read again, and to be told when that is done.
+pub(crate) type Asked = oneshot::Sender<()>;
+
 /// Keeps the newest generation current. Ends when it is dropped.
 pub(crate) struct Reload {
     loader: Loader,
     current: Arc<Current>,
     watch: watch::Watch,
     changed: Arc<Notify>,
-    asked: Arc<Notify>,
+    asked: mpsc::UnboundedReceiver<Asked>,
     poll_interval: Duration,
     said: HashSet<Finding>,
     watch_fault: Option<String>,
     /// Why what was read could not be put in force.
     unfit: Option<Finding>,
+    /// Whether somebody asked for the look that is being taken.
+    is_asked: bool,
     expiry: expiry::Warnings,
 }
 
@@ -67,7 +73,7 @@ impl Reload {
         loader: Loader,
         first: Generation,
         poll_interval: Duration,
-        asked: Arc<Notify>,
+        asked: mpsc::UnboundedReceiver<Asked>,
     ) -> Self {
         let changed = Arc::new(Notify::new());
         let clock = Arc::clone(&loader.recipe.clock);
@@ -88,10 +94,12 @@ impl Reload {
             said: HashSet::new(),
             watch_fault: None,
             unfit: None,
+            is_asked: false,
             expiry: expiry::Warnings::default(),
             loader,
         };
-        reload.say_findings(true, false);
+        reload.say_findings(true);
+        reload.current.looked(reload.loader.identity_files(), false);
         reload
     }
 
@@ -101,36 +109,55 @@ impl Reload {
 
     /// Looks for changes, for ever.
     pub(crate) async fn run(mut self) {
-        let mut asked = false;
+        let mut asked: Option<Asked> = None;
         loop {
-            self = match tokio::task::spawn_blocking(move || self.look_until_watched(asked)).await {
-                Ok(reload) => reload,
-                Err(error) => {
-                    error!(%error, remedy = "restart portcullis, and report this", "reload_ended");
-                    return;
+            let latest = Instant::now() + LONGEST_WAIT;
+            self = loop {
+                // What is being written now is read when it has been written.
+                self.until_quiet(latest).await;
+                let Some(reload) = in_the_background(self, Self::read).await else { return };
+                self = reload;
+                if !self.has_changed() {
+                    break self;
+                }
+                // What moved while it was read may have been read by half. The event is kept: it
+                // is a reason to look again, now or after this.
+                self.changed.notify_one();
+                if Instant::now() >= latest {
+                    break self;
                 }
             };
+            let Some(reload) = in_the_background(self, Self::publish).await else { return };
+            self = reload;
+            if let Some(asked) = asked.take() {
+                // Whoever asked may not want to know.
+                let _ = asked.send(());
+            }
             let next = Instant::now() + self.next_look();
-            asked = false;
             tokio::select! {
-                () = self.changed.notified() => self.until_quiet().await,
-                () = self.asked.notified() => {
-                    asked = true;
+                () = self.changed.notified() => self.changed.notify_one(),
+                Some(who) = self.asked.recv() => {
                     self.loader.distrust_stamps();
+                    self.is_asked = true;
+                    asked = Some(who);
                 }
                 () = sleep_until(next) => {}
             }
         }
     }
 
-    /// What is being written now is read when it has been written.
-    async fn until_quiet(&self) {
-        let latest = Instant::now() + LONGEST_WAIT;
-        loop {
+    /// Whether there was an event; it counts once.
+    fn has_changed(&self) -> bool {
+        let mut changed = pin!(self.changed.notified());
+        changed.as_mut().enable()
+    }
+
+    /// Waits, if there was an event, until there has been none for a while.
+    async fn until_quiet(&self, latest: Instant) {
+        let mut is_quiet = !self.has_changed();
+        while !is_quiet {
             let quiet = (Instant::now() + QUIET).min(latest);
-            if timeout_at(quiet, self.changed.notified()).await.is_err() || quiet == latest {
-                return;
-            }
+            is_quiet = timeout_at(quiet, self.changed.notified()).await.is_err() || quiet == latest;
         }
     }
 
@@ -147,20 +174,26 @@ impl Reload {
         until.map_or(self.poll_interval, |until| until.min(self.poll_interval))
     }
 
-    fn look_until_watched(mut self, asked: bool) -> Self {
+    fn read(&mut self) {
         for _ in 0..MOST_LOOKS {
             self.loader.read_again();
             if !self.watch.set(self.loader.paths()) {
-                break;
+                return;
             }
         }
+    }
+
+    fn publish(&mut self) {
         self.say_watch_fault();
+        let has_news = self.say_findings(false);
         let changed = self.publish_changes();
-        self.say_findings(false, asked || changed);
+        // What was read may not do as a whole.
+        let has_news = self.say_findings(false) || has_news;
+        let counts = std::mem::take(&mut self.is_asked) || changed || has_news;
+        self.current.looked(self.loader.identity_files(), counts);
         let generation = self.current.newest();
         let now = clock::unix_time(self.loader.recipe.clock.as_ref());
         self.expiry.say(&generation, self.loader.server_certificate(), now);
-        self
     }
 
     /// Says whether anything was published.
@@ -215,8 +248,9 @@ impl Reload {
         true
     }
 
-    /// Says each finding once, and once that a fault is mended.
-    fn say_findings(&mut self, first: bool, counts: bool) {
+    /// Says each finding once, and once that a fault is mended. Returns whether there was a fault
+    /// or the end of one to say.
+    fn say_findings(&mut self, first: bool) -> bool {
         let mut findings = self.loader.findings();
         findings.splice(0..0, self.unfit.clone());
         for finding in findings.iter().filter(|finding| !self.said.contains(finding)) {
@@ -225,12 +259,12 @@ impl Reload {
         let now: HashSet<_> = findings.iter().cloned().collect();
         let is_fault = |finding: &&Finding| finding.severity == Severity::Fault;
         let has_news = self.said.symmetric_difference(&now).any(|finding| is_fault(&finding));
-        let identity = self.loader.identity_files();
-        self.current.set_findings(findings, identity, !first && (counts || has_news));
+        self.current.set_findings(findings);
         for mended in self.said.difference(&now).filter(is_fault) {
             info!(file = %mended.file.display(), line = mended.line, problem = mended.problem, "fault_mended");
         }
         self.said = now;
+        has_news
     }
 
     fn say_watch_fault(&mut self) {
@@ -246,6 +280,21 @@ impl Reload {
                 );
             }
             self.watch_fault = fault;
+        }
+    }
+}
+
+/// Does what reads files, or takes its time, where nothing else waits for it.
+async fn in_the_background(mut reload: Reload, work: fn(&mut Reload)) -> Option<Reload> {
+    let task = tokio::task::spawn_blocking(move || {
+        work(&mut reload);
+        reload
+    });
+    match task.await {
+        Ok(reload) => Some(reload),
+        Err(error) => {
+            error!(%error, remedy = "restart portcullis, and report this", "reload_ended");
+            None
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::reload::{Finding, Loader, Material, NotStartable, Reload, Severity};
@@ -151,12 +151,12 @@ impl Config {
         };
         let listeners = self.listeners()?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
-        let asked = Arc::new(Notify::new());
+        let (asked, who_asks) = mpsc::unbounded_channel();
         Ok(Bound {
             addresses: addresses.map_err(|error| StartError::Listen { address: None, error })?,
             listeners,
             server_file: self.material.certificate.clone(),
-            reload: Reload::new(loader, first, self.poll_interval, Arc::clone(&asked)),
+            reload: Reload::new(loader, first, self.poll_interval, who_asks),
             limits: self.limits,
             shutdown_delay: self.shutdown_delay,
             asked,

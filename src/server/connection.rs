@@ -22,6 +22,9 @@ use crate::server::{Limits, Phase};
 /// How long a client may take to receive that the connection ends.
 const CLOSE: Duration = Duration::from_secs(2);
 
+/// Longer than any connection lives.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Why a connection ended, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
@@ -133,13 +136,8 @@ async fn drive<C: Drive>(mut connection: Pin<Box<C>>, shared: &Shared, limits: &
     alarm.as_mut().reset(next_alarm(shared, limits));
     loop {
         let why = tokio::select! {
+            // Word that it must end comes before what is to be served.
             biased;
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    debug!(peer = %shared.peer, %error, "connection_failed");
-                }
-                return ending.unwrap_or(Ended::Done);
-            }
             () = &mut taken_away, if ending != Some(Ended::CertificateOut) => {
                 Ended::CertificateOut
             }
@@ -163,12 +161,23 @@ async fn drive<C: Drive>(mut connection: Pin<Box<C>>, shared: &Shared, limits: &
                     continue;
                 }
             }
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    debug!(peer = %shared.peer, %error, "connection_failed");
+                }
+                return ending.unwrap_or(Ended::Done);
+            }
         };
         if ending.is_none() || why == Ended::CertificateOut {
             connection.as_mut().graceful_shutdown();
             ending = Some(why);
-            // An idle one has nothing to finish: a head that never comes does not hold it open.
-            let grace = if why == Ended::Idle { CLOSE } else { limits.drain_timeout };
+            let grace = match why {
+                // It has nothing to finish: a head that never comes does not hold it open.
+                Ended::Idle => CLOSE,
+                Ended::Done | Ended::CertificateOut => limits.drain_timeout,
+                // It is cut with all others.
+                Ended::Stopped => NEVER,
+            };
             alarm.as_mut().reset(Instant::now() + grace);
         }
     }

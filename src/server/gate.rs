@@ -114,6 +114,16 @@ impl InFlight {
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(shared), Account::open(request))
     }
+
+    /// Whether no request after this one will be answered on its connection; asked when its answer
+    /// is there.
+    fn is_last(&self) -> bool {
+        let phase = *self.0.phase.borrow();
+        if phase == Phase::LameDuck {
+            self.0.answered_last.notify_one();
+        }
+        phase != Phase::Serving || !self.0.admission.is_in()
+    }
 }
 
 impl Drop for InFlight {
@@ -230,6 +240,7 @@ where
             }
         };
         let mut in_flight = this.in_flight.take();
+        let has_panicked = answer.is_none();
         let mut response = match answer {
             Some(Ok(response)) => {
                 response.map(|body| GateBody { inner: Some(body), in_flight: None })
@@ -238,24 +249,17 @@ where
             None => {
                 let mut response = Response::new(GateBody { inner: None, in_flight: None });
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                // What the service read of the request's body nobody knows.
-                if *this.version < Version::HTTP_2 {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(header::CONNECTION, close);
-                }
                 response
             }
         };
         if let Some(InFlight(shared, account)) = &mut in_flight {
             shared.meters.answered(response.status());
             account.answered(response.status(), !response.body().is_end_stream());
-            if *shared.phase.borrow() == Phase::LameDuck {
-                if *this.version < Version::HTTP_2 {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(header::CONNECTION, close);
-                }
-                shared.answered_last.notify_one();
-            }
+        }
+        // What a service that panicked has read of the request's body nobody knows.
+        let is_last = has_panicked || in_flight.as_ref().is_some_and(InFlight::is_last);
+        if is_last && *this.version < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.body_mut().in_flight = in_flight;
         Poll::Ready(Ok(response))

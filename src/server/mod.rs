@@ -24,12 +24,12 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::reload::{Current, Finding, Reload};
+use crate::reload::{Asked, Current, Finding, Reload};
 use crate::server::accept::Door;
 use crate::server::meters::Meters;
 use crate::server::refusals::Refusals;
@@ -79,7 +79,7 @@ pub struct Bound {
     reload: Reload,
     limits: Limits,
     shutdown_delay: Duration,
-    asked: Arc<Notify>,
+    asked: mpsc::UnboundedSender<Asked>,
     server_file: PathBuf,
 }
 
@@ -206,7 +206,7 @@ impl Stop {
 #[derive(Clone)]
 pub struct Handle {
     stop: Arc<Stop>,
-    asked: Arc<Notify>,
+    asked: mpsc::UnboundedSender<Asked>,
     current: Arc<Current>,
     meters: Arc<Meters>,
     refusals: Arc<Refusals>,
@@ -233,9 +233,15 @@ impl Handle {
         self.stop.at_once.notify_one();
     }
 
-    /// Has every file read again now. While the server stops this does nothing.
-    pub fn reload(&self) {
-        self.asked.notify_one();
+    /// Has every file read again now. What is returned is done when what they say is in force; it
+    /// need not be waited for. A server that has stopped reads nothing.
+    pub fn reload(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (asked, done) = oneshot::channel();
+        // A server that has stopped hears of it by the channel's end, and so does who waits.
+        let _ = self.asked.send(asked);
+        async move {
+            let _ = done.await;
+        }
     }
 
     /// The number of the generation in force: 1 at start, one more at each change.

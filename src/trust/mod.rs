@@ -24,3 +24,6 @@ pub use store::Role;
 pub(crate) use store::{Loaded, TrustStore};
 pub use usage::Usage;
 pub(crate) use verifier::{PinVerifier, Presented, take_refused};
+
+#[cfg(test)]
+mod tests;
