@@ -122,9 +122,42 @@ pub struct Serve {
           default_value = "400s", value_parser = positive)]
     pub idle_timeout: Duration,
 
+    /// How long a request's head may take, from its first octet on, or from the handshake on for
+    /// the first one of a connection
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_HEAD_TIMEOUT",
+          default_value = "30s", value_parser = positive)]
+    pub head_timeout: Duration,
+
+    /// How long a client may take nothing of an answer
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_WRITE_TIMEOUT",
+          default_value = "60s", value_parser = positive)]
+    pub write_timeout: Duration,
+
+    /// How long a connection may live before it finishes what is in flight and ends. By default as
+    /// long as its certificate
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_MAX_CONNECTION_AGE",
+          value_parser = positive)]
+    pub max_connection_age: Option<Duration>,
+
     /// How many connections may be let in at once
-    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_CONNECTIONS", default_value = "10000")]
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_CONNECTIONS", default_value = "10000",
+          value_parser = at_least_one)]
     pub max_connections: usize,
+
+    /// How many connections may be in their handshake at once: for one more, the oldest is put out
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_HANDSHAKES", default_value = "4096",
+          value_parser = at_least_one)]
+    pub max_handshakes: usize,
+
+    /// How large the head of a request may be; 431 past it
+    #[arg(long, value_name = "SIZE", env = "PORTCULLIS_MAX_HEAD_SIZE",
+          default_value = "32KiB", value_parser = size)]
+    pub max_head_size: u64,
+
+    /// How many requests of one HTTP/2 connection may be in flight at once
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_STREAMS", default_value = "100",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
 
     /// How long connections are still accepted after SIGTERM, each answer with `Connection:
     /// close`, so that a load balancer can turn away
@@ -182,9 +215,17 @@ impl Serve {
             .poll_interval(self.poll_interval)
             .handshake_timeout(self.handshake_timeout)
             .idle_timeout(self.idle_timeout)
+            .head_timeout(self.head_timeout)
+            .write_timeout(self.write_timeout)
             .max_connections(self.max_connections)
+            .max_handshakes(self.max_handshakes)
+            .max_head_size(usize::try_from(self.max_head_size).unwrap_or(usize::MAX))
+            .max_streams(self.max_streams)
             .shutdown_delay(self.shutdown_delay)
             .drain_timeout(self.drain_timeout);
+        if let Some(limit) = self.max_connection_age {
+            config = config.max_connection_age(limit);
+        }
         for address in &self.listen {
             config = config.listen(*address);
         }
@@ -214,11 +255,39 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it must be a number, 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
 fn positive(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it must be longer than nothing".to_owned()),
         duration => Ok(duration),
     }
+}
+
+/// What a size may be counted in.
+const UNITS: [(&str, u64); 8] = [
+    ("", 1),
+    ("B", 1),
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+];
+
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let unit = text.strip_prefix(digits).unwrap_or_default().trim();
+    let bytes = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
+    let number = digits.parse::<u64>().ok();
+    let size = number.zip(bytes).and_then(|(number, (_, bytes))| number.checked_mul(*bytes));
+    size.ok_or_else(|| "write it as 500kB, 10MiB or 2GiB".to_owned())
 }
 
 #[cfg(test)]

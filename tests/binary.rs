@@ -429,6 +429,78 @@ async fn past_the_most_connections_another_is_refused_until_one_has_left() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_has_a_deadline_from_its_first_octet_or_from_the_handshake_on() {
+    let files = Files::new();
+    let server = files.serve(&["--head-timeout", "300ms"]);
+    let connector = connector(&PKI.a);
+    let mut kept = connector.connect(server.addr()).await.unwrap();
+    request(&mut kept, "").await.unwrap();
+    let mut silent = connector.connect(server.addr()).await.unwrap();
+    let mut slow = connector.connect(server.addr()).await.unwrap();
+    request(&mut slow, "").await.unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+    for stream in [&mut silent, &mut slow] {
+        let _ = timeout(DEADLINE, stream.read(&mut [0])).await.expect("it is closed");
+    }
+    // One that only waits between two requests is none of that.
+    request(&mut kept, "").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_of_its_answers_is_closed() {
+    let files = Files::new();
+    let server = files.serve(&["--write-timeout", "300ms", "--log", "info,portcullis=debug"]);
+    let mut deaf = connector(&PKI.a).connect(server.addr()).await.unwrap();
+    let requests = "GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    let is_closed = async { while deaf.write_all(requests.as_bytes()).await.is_ok() {} };
+    timeout(DEADLINE, is_closed).await.expect("it is closed");
+    server.wait_for_event("connection_ended", |event| event["reason"] == "slow_reader");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_its_age_a_connection_ends_between_two_requests() {
+    let files = Files::new();
+    let server = files.serve(&["--max-connection-age", "300ms"]);
+    let mut old = connector(&PKI.a).connect(server.addr()).await.unwrap();
+    request(&mut old, "").await.unwrap();
+    assert_eq!(timeout(DEADLINE, old.read(&mut [0])).await.unwrap().unwrap(), 0);
+    connector(&PKI.a).ask(server.addr()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_large_is_answered_431_and_a_smaller_one_200() {
+    let files = Files::new();
+    let server = files.serve(&["--max-head-size", "20KiB"]);
+    for (size, answer) in
+        [(18 << 10, "HTTP/1.1 200"), (22 << 10, "HTTP/1.1 431"), (100_000, "HTTP/1.1 431")]
+    {
+        let mut stream = connector(&PKI.a).connect(server.addr()).await.unwrap();
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: {}\r\n\r\n",
+            "x".repeat(size)
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut got)).await.expect("it ends");
+        assert!(got.starts_with(answer.as_bytes()), "{size}: {}", String::from_utf8_lossy(&got));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_say_nothing_keep_nobody_out() {
+    let files = Files::new();
+    let server = files.serve(&["--max-handshakes", "10", "--handshake-timeout", "1h"]);
+    let mut silent: Vec<_> = (0..50).map(|_| TcpStream::connect(server.addr()).unwrap()).collect();
+    let begun = Instant::now();
+    connector(&PKI.a).ask(server.addr()).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    // The oldest was put out first.
+    silent[0].set_read_timeout(Some(DEADLINE)).unwrap();
+    let _ = silent[0].read(&mut [0]).expect("it is closed");
+    server.wait_for_event("refused", |event| event["reason"] == "too_many_connections");
+}
+
 #[test]
 fn a_text_log_names_the_event_and_its_fields() {
     let files = Files::new();

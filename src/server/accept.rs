@@ -19,7 +19,7 @@ use crate::server::connection;
 use crate::server::gate::Shared;
 use crate::server::handshake::{self, Failure, Refused};
 use crate::server::meters::Meters;
-use crate::server::pending::Pending;
+use crate::server::pending::{Pending, Place};
 use crate::server::refusals::Refusals;
 use crate::server::{Limits, Phase};
 use crate::trust::{Presented, Reason};
@@ -34,7 +34,10 @@ pub(super) struct Door<S> {
     pub(super) service: Arc<S>,
     pub(super) current: Arc<Current>,
     pub(super) limits: Limits,
-    pub(super) pending: Pending,
+    pub(super) pending: Arc<Pending>,
+    /// One permit a handshake that computes just now, as many as there are cores: those who have
+    /// been let in keep their share of them.
+    pub(super) cores: Semaphore,
     /// One permit a connection that is let in.
     pub(super) room: Arc<Semaphore>,
     pub(super) meters: Arc<Meters>,
@@ -71,7 +74,9 @@ pub(super) async fn accept<S, B>(
         match accepted {
             Ok((socket, peer)) => {
                 is_starved = false;
-                tokio::spawn(admit(socket, peer, Arc::clone(&door), phase.clone()));
+                // Here, so that the places are taken in the order of accepting.
+                let place = door.pending.enter();
+                tokio::spawn(admit(socket, peer, place, Arc::clone(&door), phase.clone()));
             }
             Err(error) if is_about_the_peer(&error) => {}
             Err(error) => {
@@ -100,6 +105,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 async fn admit<S, B>(
     socket: TcpStream,
     peer: SocketAddr,
+    place: Place,
     door: Arc<Door<S>>,
     mut phase: watch::Receiver<Phase>,
 ) where
@@ -112,14 +118,17 @@ async fn admit<S, B>(
 {
     // A small answer must not wait for the acknowledgement of the one before.
     let _ = socket.set_nodelay(true);
-    let shaken = {
-        let place = door.pending.enter();
-        tokio::select! {
-            shaken = handshake::shake(socket, &door.current, door.limits.handshake_timeout) => shaken,
-            () = place.put_out() => Err(Refused::because(Reason::TooManyConnections)),
-            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
-        }
+    let shaken = tokio::select! {
+        shaken = handshake::shake(
+            socket,
+            &door.current,
+            &door.cores,
+            door.limits.handshake_timeout,
+        ) => shaken,
+        () = place.put_out() => Err(Refused::because(Reason::TooManyConnections)),
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
     };
+    drop(place);
     let (mut tls, took) = match shaken {
         Ok(shaken) => shaken,
         Err(Failure::Left) => return debug!(%peer, "left_without_a_word"),

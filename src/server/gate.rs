@@ -24,6 +24,7 @@ use crate::reload::Admission;
 use crate::server::Phase;
 use crate::server::access::Account;
 use crate::server::meters::Meters;
+use crate::server::progress::Progress;
 
 /// The address of the peer of the connection that a request came by, in the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,9 @@ pub(super) struct Shared {
     /// Notified when a request was answered in the lame-duck phase: the last of its connection.
     pub(super) answered_last: Notify,
     pub(super) meters: Arc<Meters>,
-    pub(super) began: Instant,
     requests: AtomicU64,
+    pub(super) progress: Progress,
+    began: Instant,
     in_flight: AtomicU32,
     /// Since when nothing is in flight, in milliseconds since `began`.
     idle_since: AtomicU64,
@@ -63,6 +65,7 @@ impl Shared {
             peer,
             phase,
             answered_last: Notify::new(),
+            progress: Progress::new(),
             began: Instant::now(),
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
@@ -88,13 +91,20 @@ impl Shared {
         self.texts.get_or_init(|| (fingerprint().to_string(), self.peer.to_string()))
     }
 
-    /// For how long nothing has been in flight; `None` where something is.
-    pub(super) fn idle_for(&self) -> Option<Duration> {
-        if self.in_flight.load(Ordering::Acquire) > 0 {
-            return None;
-        }
+    /// Whether a request is in flight.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// Since when nothing has been in flight; `None` where something is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
-        Some(self.began.elapsed().saturating_sub(since))
+        (!self.is_busy()).then(|| self.began + since)
+    }
+
+    /// When the connection was let in.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 }
 
@@ -184,6 +194,7 @@ where
             return GateFuture { inner: None, in_flight: None, version: request.version() };
         }
         let in_flight = InFlight::new(&self.shared, &request);
+        self.shared.progress.head_came();
         let extensions = request.extensions_mut();
         extensions.insert(self.shared.admission.identity().clone());
         extensions.insert(PeerAddr(self.shared.peer));

@@ -9,6 +9,7 @@ mod handshake;
 mod listen;
 mod meters;
 mod pending;
+mod progress;
 mod refusals;
 mod snapshot;
 
@@ -43,9 +44,6 @@ pub use snapshot::{NotReady, ServerCertificate, Snapshot, TrustedCertificate};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How many connections may be in their handshake at once.
-const MOST_PENDING: usize = 4096;
-
 /// How long connections that are cut may take to notice.
 const CUT: Duration = Duration::from_secs(1);
 
@@ -55,7 +53,13 @@ pub(crate) struct Limits {
     pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) head_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) max_connection_age: Option<Duration>,
     pub(crate) max_connections: usize,
+    pub(crate) max_handshakes: usize,
+    pub(crate) max_head_size: usize,
+    pub(crate) max_streams: u32,
 }
 
 /// Where the server is on its way from serving to the end. It only ever goes on.
@@ -127,10 +131,12 @@ impl Bound {
     {
         let current = Arc::clone(self.reload.current());
         let (phase, seen) = watch::channel(Phase::Serving);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let door = Arc::new(Door {
             service: Arc::new(service),
             current: Arc::clone(&current),
-            pending: Pending::new(MOST_PENDING),
+            pending: Arc::new(Pending::new(self.limits.max_handshakes)),
+            cores: Semaphore::new(cores),
             room: Arc::new(Semaphore::new(self.limits.max_connections)),
             limits: self.limits.clone(),
             meters: Arc::new(Meters::new()),
