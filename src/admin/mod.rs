@@ -55,7 +55,7 @@
 //! `portcullis_server_certificate_expiration_timestamp_seconds`, `portcullis_trust_generation`,
 //! `portcullis_reload_last_successful`, `portcullis_reload_last_success_timestamp_seconds`,
 //! `portcullis_reloads_total{result}` (`success`, `failure`) and `portcullis_trust_files_failed`.
-//! The library keeps them current through the [`metrics`] facade, whatever recorder there is.
+//! The library keeps them current through the [`metrics`](::metrics) facade, whatever recorder there is.
 //!
 //! Those of each trusted certificate, by `fingerprint` and `file`, are
 //! `portcullis_client_certificate_expiration_timestamp_seconds`, and after the same prefix

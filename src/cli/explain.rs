@@ -62,7 +62,7 @@ impl Explain {
             return Ok(verdict);
         };
         let algorithms = default_provider().signature_verification_algorithms;
-        let store = TrustStore::new(trusted, algorithms);
+        let store = TrustStore::new(None, trusted, algorithms);
         let presented = Presented::new(certificate);
         let name = self.certificate.display();
         match store.admit(certificate, intermediates, unix_time(SystemTime::now())) {

@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::CertificateDer;
-
 use crate::reload::finding::Finding;
 use crate::trust::pem::{self, Fault, Problem};
 use crate::trust::{Certificate, Fingerprint, Loaded, Role};
@@ -297,6 +295,7 @@ fn parse(bytes: &[u8], role: Role) -> (Vec<Arc<Certificate>>, Vec<Fault>) {
 }
 
 /// Reads a trust file or directory once: what is good in it, and what is wrong.
+#[cfg(feature = "cli")]
 pub(crate) fn read_trust(role: Role, path: &Path) -> (Vec<Loaded>, Vec<Finding>) {
     let mut source = Source::new(role, path.to_owned());
     source.read(true);
@@ -304,7 +303,10 @@ pub(crate) fn read_trust(role: Role, path: &Path) -> (Vec<Loaded>, Vec<Finding>)
 }
 
 /// Reads what a peer presents: its own certificate first.
-pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Vec<Finding>> {
+#[cfg(feature = "cli")]
+pub(crate) fn read_chain(
+    path: &Path,
+) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Vec<Finding>> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))

@@ -79,7 +79,7 @@ impl Loader {
     /// The store of what is loaded now. `before` is the one that it takes the place of.
     pub(super) fn store(&self, before: Option<&TrustStore>) -> TrustStore {
         let loaded = self.sources.iter().flat_map(Source::loaded);
-        TrustStore::after(before, loaded, self.recipe.provider.signature_verification_algorithms)
+        TrustStore::new(before, loaded, self.recipe.provider.signature_verification_algorithms)
     }
 
     /// The file of the server's certificate.

@@ -30,6 +30,7 @@ use tracing::{error, info, warn};
 use crate::clock;
 use crate::trust::{Fingerprint, Loaded, Role, TrustStore, rfc3339};
 
+#[cfg(feature = "cli")]
 pub(crate) use files::{read_chain, read_trust};
 pub use finding::{Finding, Severity};
 pub(crate) use generation::Generation;

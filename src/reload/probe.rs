@@ -173,7 +173,7 @@ mod tests {
         let loaded =
             Loaded { role: Role::Pin, certificate, file: Arc::from(std::path::Path::new("a")) };
         let algorithms = provider.signature_verification_algorithms;
-        let store = Arc::new(TrustStore::new([loaded], algorithms));
+        let store = Arc::new(TrustStore::new(None, [loaded], algorithms));
         let config =
             ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(Time(clock)))
                 .with_safe_default_protocol_versions()

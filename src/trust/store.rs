@@ -65,16 +65,9 @@ pub(crate) struct TrustStore {
 
 impl TrustStore {
     /// The store of these certificates. A certificate that is given twice in one role counts once,
-    /// for the first file that it is in. An anchor that webpki cannot take is left out.
+    /// for the first file that it is in. An anchor that webpki cannot take is left out. What is
+    /// counted of a certificate that was in the store `before` goes on.
     pub(crate) fn new(
-        loaded: impl IntoIterator<Item = Loaded>,
-        algorithms: WebPkiSupportedAlgorithms,
-    ) -> Self {
-        Self::after(None, loaded, algorithms)
-    }
-
-    /// The same, where what is counted of a certificate that stays goes on from the store before.
-    pub(crate) fn after(
         before: Option<&Self>,
         loaded: impl IntoIterator<Item = Loaded>,
         algorithms: WebPkiSupportedAlgorithms,
