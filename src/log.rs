@@ -4,18 +4,21 @@
 //! Whoever logs never waits for who reads: lines are gathered in memory, a bounded amount of it,
 //! and written many at a time. What comes while there is no room is lost, and counted.
 
+use std::cell::Cell;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::pki_types::UnixTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::trust::rfc3339;
 
 /// So much may wait to be written.
 const ROOM: usize = 4 << 20;
@@ -173,10 +176,34 @@ where
     }
 }
 
+/// A second as RFC 3339 has it, without what comes after the second.
+#[derive(Clone, Copy)]
+struct Second(u64, [u8; 19]);
+
+thread_local! {
+    /// The last second in which this thread has logged: most lines come in the same.
+    static SECOND: Cell<Second> = const { Cell::new(Second(0, *b"1970-01-01T00:00:00")) };
+}
+
+/// The time now as RFC 3339 has it, in UTC, to the microsecond.
+fn write_now(out: &mut Writer<'_>) -> fmt::Result {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut second = SECOND.get();
+    if second.0 != now.as_secs() {
+        let text = rfc3339(UnixTime::since_unix_epoch(now));
+        if let Some(text) = text.as_bytes().first_chunk() {
+            second = Second(now.as_secs(), *text);
+            SECOND.set(second);
+        }
+    }
+    out.write_str(std::str::from_utf8(&second.1).unwrap_or_default())?;
+    write!(out, ".{:06}Z", now.subsec_micros())
+}
+
 fn json(out: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
     let metadata = event.metadata();
     out.write_str("{\"timestamp\":\"")?;
-    SystemTime.format_time(out)?;
+    write_now(out)?;
     out.write_str("\",\"level\":\"")?;
     out.write_str(metadata.level().as_str())?;
     out.write_str("\",\"target\":\"")?;
@@ -200,7 +227,11 @@ impl JsonFields<'_, '_> {
             return;
         }
         let out = &mut *self.out;
-        self.result = write!(out, ",\"{}\":", field.name()).and_then(|()| value(out));
+        self.result = out
+            .write_str(",\"")
+            .and_then(|()| out.write_str(field.name()))
+            .and_then(|()| out.write_str("\":"))
+            .and_then(|()| value(out));
     }
 
     fn text(&mut self, field: &Field, value: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) {
@@ -246,6 +277,11 @@ struct Escaped<'a>(&'a mut dyn fmt::Write);
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        // Nearly everything; told from the rest without a branch for each octet.
+        let is_plain = |octet: u8| octet >= 0x20 && !matches!(octet, b'"' | b'\\' | 0x7f);
+        if text.bytes().fold(true, |plain, octet| plain & is_plain(octet)) {
+            return self.0.write_str(text);
+        }
         let mut rest = text;
         while let Some(at) = rest.find(|c: char| c.is_ascii_control() || matches!(c, '"' | '\\')) {
             let (plain, special) = rest.split_at(at);
@@ -274,7 +310,7 @@ fn text(out: &mut Writer<'_>, event: &Event<'_>, colours: bool) -> fmt::Result {
         _ => "\x1b[34m",
     };
     out.write_str(dim)?;
-    SystemTime.format_time(out)?;
+    write_now(out)?;
     write!(out, "{off} {colour}{:>5}{off} ", metadata.level().as_str())?;
     // The name of the event comes first, whatever the order of the fields.
     let mut name = Name { out, bold, off, result: Ok(()) };
