@@ -502,6 +502,29 @@ async fn those_who_say_nothing_keep_nobody_out() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn it_may_open_as_many_files_as_the_hard_limit_says() {
+    let files = Files::new();
+    let mut command = std::process::Command::new("sh");
+    let log = fs::File::create(files.path("log")).unwrap();
+    let program = Portcullis::command().get_program().to_owned();
+    command.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""]).arg(program).arg("serve");
+    command.args(files.args()).args(["--listen", "127.0.0.1:0"]).stderr(log);
+    let mut child = command.spawn().unwrap();
+    let log = || fs::read_to_string(files.path("log")).unwrap();
+    let is_there = wait_for(DEADLINE, || log().contains(" listening addr="));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_there, "{}", log());
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] = line.split_whitespace().skip(3).take(2).collect::<Vec<_>>()[..] else {
+        panic!("{line}")
+    };
+    assert_eq!(soft, hard);
+}
+
+#[test]
 fn a_text_log_names_the_event_and_its_fields() {
     let files = Files::new();
     let mut child = Portcullis::command()

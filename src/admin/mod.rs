@@ -39,6 +39,7 @@
 //! | `request` | info | a request was answered; target `portcullis::access`, `--access-log off` leaves it out | `method`, `path` (without the query), `status`, `bytes`, `duration`, `certificate`, `peer`, `api_id`, `trace_id`, `cut_off` (the answer did not reach its end) |
 //! | `service_panicked` | error | the application panicked; the client got `500` | `panic` |
 //! | `accept_failed` | warn | the machine has no room for a connection | `error`, `remedy` |
+//! | `open_files_not_raised` | warn | the limit on open files stays as it is | `error`, `remedy` |
 //! | `draining` | info | a stop begins | `connections`, `shutdown_delay`, `drain_timeout` |
 //! | `still_running` | warn | connections outlive the stop | `connections` |
 //! | `stopped` | info | the last line | `connections_cut` |

@@ -129,7 +129,7 @@ async fn admit<S, B>(
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
     };
     drop(place);
-    let (mut tls, took) = match shaken {
+    let (tls, took) = match shaken {
         Ok(shaken) => shaken,
         Err(Failure::Left) => return debug!(%peer, "left_without_a_word"),
         Err(Failure::Refused(refused)) => return door.refuse(peer, refused),
@@ -156,5 +156,5 @@ async fn admit<S, B>(
         },
     };
     door.refuse(peer, refused);
-    connection::close(&mut tls).await;
+    connection::close(tls).await;
 }

@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, info};
 
 use crate::server::gate::{Gate, Shared};
+use crate::server::handshake::linger;
 use crate::server::progress::Noted;
 use crate::server::{Limits, Phase};
 
@@ -102,13 +103,20 @@ pub(super) async fn serve<S, B>(
         duration = shared.began().elapsed().as_secs_f64(),
         "connection_ended"
     );
-    close(io.inner_mut().inner_mut()).await;
+    if *shared.phase.borrow() != Phase::Cut {
+        close(io.into_inner().into_inner()).await;
+    }
 }
 
-/// Tells the client that the connection ends, whether or not that has been said before.
-pub(super) async fn close(tls: &mut TlsStream<TcpStream>) {
+/// Tells the client that the connection ends, whether or not that has been said before. Where it
+/// is still sending, it is listened to for a while, or the last answer would be lost.
+pub(super) async fn close(mut tls: TlsStream<TcpStream>) {
     // A client that does not take it has had its time.
     let _ = timeout(CLOSE, tls.shutdown()).await;
+    let (mut socket, _) = tls.into_inner();
+    if !matches!(socket.try_read(&mut [0]), Ok(0) | Err(_)) {
+        linger(&mut socket).await;
+    }
 }
 
 /// What both kinds of connections can do.

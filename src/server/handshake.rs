@@ -67,13 +67,13 @@ pub(super) async fn shake(
     let accept = acceptor.accept(socket).into_fallible();
     let mut verdict = None;
     let accepted = in_turn(cores, accept, || verdict = take_refused().or(verdict.take()));
-    let (error, socket) = match timeout_at(deadline, accepted).await {
+    let (error, mut socket) = match timeout_at(deadline, accepted).await {
         Ok(Ok(stream)) => return Ok((stream, began.elapsed())),
         Ok(Err(failed)) => failed,
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
     };
     let refused = classify(&error, verdict);
-    linger(socket).await;
+    linger(&mut socket).await;
     Err(Failure::Refused(refused))
 }
 
@@ -134,14 +134,14 @@ async fn answer_plain(mut socket: TcpStream, first: u8) -> Failure {
         Connection: close\r\n\r\n\
         This port speaks HTTPS only: send the request to an https:// URL\n";
     if socket.write_all(ANSWER).await.is_ok() {
-        linger(socket).await;
+        linger(&mut socket).await;
     }
     Refused::because(Reason::PlainHttp)
 }
 
 /// Ends our side, and reads what the client still sends for a bounded time: a socket that is
 /// closed with bytes unread is reset, and the reset overtakes the alert.
-async fn linger(mut socket: TcpStream) {
+pub(super) async fn linger(socket: &mut TcpStream) {
     let drain = async {
         socket.shutdown().await?;
         let mut unread = [0; 4096];

@@ -95,8 +95,8 @@ impl<T> Noted<T> {
         Self { inner, shared, notes_heads }
     }
 
-    pub(super) fn inner_mut(&mut self) -> &mut T {
-        &mut self.inner
+    pub(super) fn into_inner(self) -> T {
+        self.inner
     }
 
     fn note<R>(&self, poll: Poll<R>) -> Poll<R> {
