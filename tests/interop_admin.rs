@@ -63,6 +63,7 @@ async fn the_page_shows_each_certificate_its_verdict_the_faults_and_the_refusals
     site.files.trust("broken.pem", "junk");
     site.server.wait_for_event("reload_failed", |_| true);
     assert!(!site.ask(Some(&PKI.stranger)).await);
+    site.until_refused(1);
     let page = browse(site.admin);
     let a = site.trusted("a.pem");
     for part in [
@@ -91,6 +92,7 @@ async fn what_a_stranger_writes_into_a_subject_is_text_and_no_markup() {
     let cert = hostile.self_signed(&key).unwrap().pem();
     let hostile = Credential { name: "hostile", cert, key: key.serialize_pem() };
     assert!(!site.ask(Some(&hostile)).await);
+    site.until_refused(1);
     let subject = site.status()["refusals"][0]["subject"].as_str().unwrap().to_owned();
     assert!(subject.contains("img src=x") && subject.contains("onerror"), "{subject}");
     let page = browse(site.admin);

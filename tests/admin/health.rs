@@ -110,6 +110,7 @@ async fn what_happens_is_counted_under_the_names_that_were_promised() {
     let (a, b) = (labels("a.pem"), labels("b.pem"));
     let a_of = |name: &str| format!("portcullis_client_certificate_{name}{a}");
     let b_of = |name: &str| format!("portcullis_client_certificate_{name}{b}");
+    site.until_refused(2);
     site.until("all closed but one", || site.metric("portcullis_connections") == Some(1.0));
     for (series, expected) in [
         ("portcullis_handshakes_total{result=\"accepted\"}", 4.0),
@@ -208,7 +209,9 @@ async fn the_status_tells_of_the_last_fifty_refusals_the_latest_first() {
     for _ in 0..60 {
         assert!(!site.ask(None).await);
     }
+    site.until_refused(60);
     assert!(!site.ask(Some(&PKI.stranger)).await);
+    site.until_refused(61);
     let status = site.status();
     assert_eq!(status["version"], 1);
     let refusals = status["refusals"].as_array().unwrap();

@@ -104,6 +104,7 @@ async fn what_was_not_yet_summed_up_is_said_before_the_end() {
     for _ in 0..12 {
         assert!(!site.ask(None).await);
     }
+    site.until_refused(12);
     site.server.signal("TERM");
     site.server.wait_for_event("stopped", |_| true);
     let sums: u64 =

@@ -117,6 +117,15 @@ impl Site {
         assert!(wait_for(DEADLINE, holds), "never: {what}\n{}", self.server.log());
     }
 
+    /// Waits until so many were refused: a client learns of it before it has been taken down.
+    pub fn until_refused(&self, count: u64) {
+        self.until("refused", || {
+            let refused = self.status()["handshakes"]["refused"].clone();
+            let refused = refused.as_object().unwrap().values();
+            refused.filter_map(Value::as_u64).sum::<u64>() == count
+        });
+    }
+
     /// One request on a connection of its own; says whether it was answered.
     pub async fn ask(&self, client: Option<&Credential>) -> bool {
         connector(client).ask(self.server.addr()).await.is_ok()
