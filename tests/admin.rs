@@ -1,5 +1,13 @@
 //! What the operator sees, from outside: health, metrics, status, logs, and the answers to "why".
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail"
+)]
+
 #[path = "admin/answers.rs"]
 mod answers;
 #[path = "admin/health.rs"]

@@ -1,5 +1,13 @@
 //! What the operator sees, before what operators have: a browser and Prometheus.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail"
+)]
+
 #[path = "admin/site.rs"]
 #[allow(dead_code, reason = "shared with the tests that need no other programs")]
 mod site;
