@@ -1,5 +1,9 @@
 //! The command line: flags and environment → what is to be run.
 
+mod check;
+mod explain;
+mod inspect;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +12,11 @@ use clap::builder::Resettable;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::Targets;
 
-use crate::{Config, Finding};
+use crate::{Config, Finding, Severity};
+
+pub use check::Check;
+pub use explain::Explain;
+pub use inspect::Inspect;
 
 /// An HTTPS server that lets in Amazon API Gateway, and nobody else.
 #[derive(Debug, Parser)]
@@ -55,8 +63,35 @@ pub enum Command {
     Serve(Serve),
     /// Say all that is wrong with what `serve` would be given, and open no socket
     ///
-    /// Exits 0 if nothing is, warnings aside, and 2 otherwise.
-    Check(Serve),
+    /// Exits 0 if nothing is, warnings aside, and 2 otherwise. What API Gateway will make of the
+    /// server's own certificate is told in warnings.
+    Check(Check),
+    /// Say what is in certificate files: subjects, serial numbers, fingerprints, dates, faults
+    ///
+    /// Exits 0 if all of it can be used, and 2 otherwise.
+    Inspect(Inspect),
+    /// Say whether a client with this certificate would be let in, and if not, why
+    ///
+    /// Exits 0 whichever it is, and 2 if a file does not load.
+    Explain(Explain),
+}
+
+/// What a command that looks at files comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All of it can be used.
+    Good,
+    /// Something does not load.
+    Faulty,
+}
+
+impl Verdict {
+    fn of(findings: &[Finding]) -> Self {
+        match findings.iter().any(|finding| finding.severity == Severity::Fault) {
+            true => Self::Faulty,
+            false => Self::Good,
+        }
+    }
 }
 
 /// What a server is made from. Every flag has an environment variable; the flag counts where both
@@ -157,6 +192,11 @@ pub struct Serve {
           default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
 
+    /// Where to answer the operator: /livez, /readyz, /metrics, /status and a page of it. Plain
+    /// HTTP, for this machine or the pod's network only; port 0 lets the system choose
+    #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_ADMIN")]
+    pub admin: Option<SocketAddr>,
+
     /// How the log is written, to standard error
     #[arg(long, value_name = "FORMAT", env = "PORTCULLIS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -165,6 +205,19 @@ pub struct Serve {
     /// by commas
     #[arg(long, value_name = "FILTER", env = "PORTCULLIS_LOG", default_value = "info")]
     pub log: Targets,
+
+    /// Whether each request is logged, at level info and target portcullis::access
+    #[arg(long, value_name = "SWITCH", env = "PORTCULLIS_ACCESS_LOG", default_value = "on")]
+    pub access_log: Switch,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is done.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// How the log is written.
@@ -267,7 +320,8 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        for subcommand in command.get_subcommands() {
+        let runs = |command: &&clap::Command| matches!(command.get_name(), "serve" | "check");
+        for subcommand in command.get_subcommands().filter(runs) {
             for flag in subcommand.get_arguments().filter(|flag| flag.get_id() != "help") {
                 let name = flag.get_long().unwrap_or_default();
                 let variable = format!("PORTCULLIS_{}", name.replace('-', "_").to_uppercase());

@@ -8,7 +8,7 @@ use rustls::pki_types::UnixTime;
 use tracing::warn;
 
 use crate::reload::generation::Generation;
-use crate::trust::{Fingerprint, Summary, rfc3339};
+use crate::trust::{Fingerprint, Role, Summary, rfc3339};
 
 const DAY: u64 = 24 * 60 * 60;
 /// From then on before its end a certificate is said to be expiring.
@@ -38,10 +38,17 @@ impl Warnings {
             certificates.iter().map(|loaded| loaded.certificate.summary().fingerprint).collect();
         self.0.retain(|fingerprint, _| *fingerprint == server || known.contains(fingerprint));
         let latest =
-            certificates.iter().map(|loaded| loaded.certificate.validity().not_after).max();
+            [Role::Pin, Role::Anchor].map(|role| (role, generation.store.latest_end(role)));
+        let latest = HashMap::from(latest);
+        let stays: HashSet<_> =
+            certificates.iter().map(|loaded| loaded.certificate.summary().fingerprint).collect();
+        self.0.retain(|fingerprint, _| {
+            stays.contains(fingerprint) || *fingerprint == generation.identity.summary.fingerprint
+        });
         for loaded in certificates {
             let summary = loaded.certificate.summary();
             // The one that ends last has nothing loaded that could take its place.
+            let latest = latest.get(&loaded.role).copied().flatten();
             let successor = match Some(summary.validity.not_after) < latest {
                 true => Successor::Loaded,
                 false => Successor::Missing,

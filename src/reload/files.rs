@@ -338,3 +338,26 @@ fn parse(bytes: &[u8], role: Role) -> (Vec<Arc<Certificate>>, Vec<Fault>) {
     }
     (certificates, faults)
 }
+
+/// Reads a trust file or directory once: what is good in it, and what is wrong.
+#[cfg(feature = "cli")]
+pub(crate) fn read_trust(role: Role, path: &Path) -> (Vec<Loaded>, Vec<Finding>) {
+    let mut source = Source::new(role, path.to_owned());
+    source.read(&How { is_first: true, being_written: &BeingWritten::default() });
+    (source.loaded().collect(), source.findings().collect())
+}
+
+/// Reads what a peer presents: its own certificate first.
+#[cfg(feature = "cli")]
+pub(crate) fn read_chain(
+    path: &Path,
+) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Vec<Finding>> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
+        .map_err(|error| vec![Finding::unreadable(path, &error)])?;
+    let chain = pem::chain(&bytes).map_err(|faults| {
+        faults.iter().map(|fault| Finding::in_pem(path, fault)).collect::<Vec<_>>()
+    })?;
+    Ok(chain.into_iter().map(|(_, der)| der).collect())
+}

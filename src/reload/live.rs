@@ -1,6 +1,7 @@
 //! The connections that were let in, each to be put out when its certificate is.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +10,8 @@ use tokio::sync::{Notify, watch};
 use crate::clock::{self, Clock};
 use crate::reload::finding::Finding;
 use crate::reload::generation::Generation;
-use crate::trust::{ClientIdentity, Origin, Refusal, TrustStore};
+use crate::reload::state::{ReloadState, Removed};
+use crate::trust::{ClientIdentity, Loaded, Nearest, Origin, Presented, Refusal, TrustStore};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 /// The newest generation, and the connections that were let in by it and those before it.
@@ -23,12 +25,20 @@ pub(crate) struct Current {
     /// When the first of the chains ends that were let in since session keys were last made, in
     /// seconds since 1970.
     first_chain_end: AtomicU64,
-    findings: Mutex<Vec<Finding>>,
+    looks: Mutex<Looks>,
     clock: Arc<dyn Clock>,
 }
 
 /// Later than any certificate ends.
 const NEVER: u64 = u64::MAX;
+
+/// What the looks at the files have come to.
+#[derive(Debug, Default)]
+struct Looks {
+    findings: Vec<Finding>,
+    state: ReloadState,
+    removed: Removed,
+}
 
 #[derive(Debug)]
 struct State {
@@ -55,7 +65,7 @@ impl Current {
             live: Mutex::default(),
             admitted: AtomicU64::new(0),
             first_chain_end: AtomicU64::new(NEVER),
-            findings: Mutex::default(),
+            looks: Mutex::default(),
             clock,
         }
     }
@@ -94,6 +104,7 @@ impl Current {
                 is_out: AtomicBool::new(false),
                 out: Notify::new(),
             });
+            state.identity.counts().connected(now);
             live.insert(number, Arc::clone(&state));
             return Ok(Admission { number, state, current: Arc::clone(self) });
         }
@@ -142,11 +153,43 @@ impl Current {
 
     /// What is wrong or odd with the files as they were last read.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.looks().findings.clone()
+    }
+
+    /// How keeping it current goes.
+    pub(crate) fn reload_state(&self) -> ReloadState {
+        self.looks().state
+    }
+
+    /// The trusted certificate, or the one that was, that is nearest to a refused one.
+    pub(crate) fn nearest(&self, presented: &Presented) -> Option<Nearest> {
+        let nearest = self.newest().store.nearest(presented);
+        match nearest {
+            Some(nearest) if Removed::is_exact(&nearest) => Some(nearest),
+            nearest => self.looks().removed.find(presented).or(nearest),
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
     }
 
     pub(super) fn set_findings(&self, findings: Vec<Finding>) {
-        *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = findings;
+        self.looks().findings = findings;
+    }
+
+    /// Takes in that the files were looked at. `counts` says that somebody should hear of it.
+    pub(super) fn looked(&self, identity: [&Path; 2], counts: bool) {
+        let Looks { findings, state, .. } = &mut *self.looks();
+        state.looked(findings, identity, counts, self.clock.now());
+    }
+
+    pub(super) fn remember_removed(&self, removed: &[Loaded]) {
+        self.looks().removed.remember(removed, self.clock.now());
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<u64, Arc<State>>> {
@@ -184,10 +227,24 @@ impl Admission {
         &self.state.identity
     }
 
-    /// Whether the certificate is still in: asked for each request.
+    /// Whether the certificate is still in.
     pub(crate) fn is_in(&self) -> bool {
-        let now = clock::unix_time(self.current.clock.as_ref()).as_secs();
-        !self.state.is_out.load(Ordering::Acquire) && now < self.state.until.load(Ordering::Relaxed)
+        self.is_in_at(clock::unix_time(self.current.clock.as_ref()))
+    }
+
+    fn is_in_at(&self, now: UnixTime) -> bool {
+        !self.state.is_out.load(Ordering::Acquire)
+            && now.as_secs() < self.state.until.load(Ordering::Relaxed)
+    }
+
+    /// The same for a request, which is counted if it is.
+    pub(crate) fn lets_request_in(&self) -> bool {
+        let now = clock::unix_time(self.current.clock.as_ref());
+        let is_in = self.is_in_at(now);
+        if is_in {
+            self.state.identity.counts().requested(now);
+        }
+        is_in
     }
 
     /// Waits until the certificate is taken away. (It does not watch the clock.)
@@ -209,6 +266,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
+        self.state.identity.counts().left();
         self.current.live().remove(&self.number);
     }
 }

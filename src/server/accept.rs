@@ -19,9 +19,11 @@ use crate::reload::Current;
 use crate::server::connection;
 use crate::server::gate::Shared;
 use crate::server::handshake::{self, Failure, Refused};
+use crate::server::meters::Meters;
 use crate::server::pending::{Pending, Place};
+use crate::server::refusals::Refusals;
 use crate::server::{Limits, Phase};
-use crate::trust::{Presented, Reason, Summary, rfc3339};
+use crate::trust::{Presented, Reason};
 
 /// Between two attempts where the machine has no more descriptors or memory.
 const STARVED: Duration = Duration::from_millis(20);
@@ -42,6 +44,16 @@ pub(super) struct Door<S> {
     pub(super) cores: Semaphore,
     /// One permit a connection that is let in.
     pub(super) room: Arc<Semaphore>,
+    pub(super) meters: Arc<Meters>,
+    pub(super) refusals: Arc<Refusals>,
+}
+
+impl<S> Door<S> {
+    /// Takes down that a client was refused.
+    fn refuse(&self, peer: SocketAddr, refused: Refused) {
+        self.meters.refused(refused.reason);
+        self.refusals.take(peer, refused, &self.current);
+    }
 }
 
 /// Accepts until the drain begins.
@@ -129,11 +141,11 @@ async fn admit<S, B>(
         _ = phase.wait_for(is_over) => return,
     };
     drop(place);
-    let tls = match shaken {
-        Ok(tls) => tls,
+    let (tls, took) = match shaken {
+        Ok(shaken) => shaken,
         Err(Failure::Left) => return debug!(%peer, "left_without_a_word"),
         Err(Failure::Refused(refused, socket)) => {
-            say_refused(peer, &refused);
+            door.refuse(peer, refused);
             if let Some(mut socket) = socket {
                 handshake::linger(&mut socket).await;
             }
@@ -142,10 +154,14 @@ async fn admit<S, B>(
     };
     let (_, session) = tls.get_ref();
     let presented = session.peer_certificates().unwrap_or_default();
-    let refused = match door.current.admit(presented) {
+    let admitted = door.current.admit(presented);
+    door.meters.resumption(session.handshake_kind(), admitted.is_ok());
+    let refused = match admitted {
         Ok(admission) => match Arc::clone(&door.room).try_acquire_owned() {
             Ok(_permit) => {
-                let shared = Arc::new(Shared::new(admission, peer, phase));
+                door.meters.accepted(took);
+                let meters = Arc::clone(&door.meters);
+                let shared = Arc::new(Shared::new(admission, peer, phase, meters));
                 let service = Arc::clone(&door.service);
                 return connection::serve(tls, service, shared, &door.limits).await;
             }
@@ -157,30 +173,6 @@ async fn admit<S, B>(
             detail: None,
         },
     };
-    say_refused(peer, &refused);
+    door.refuse(peer, refused);
     connection::close(tls).await;
-}
-
-fn say_refused(peer: SocketAddr, refused: &Refused) {
-    let Refused { reason, presented, detail } = refused;
-    let summary = presented.as_ref().and_then(|presented| presented.summary.as_ref());
-    let date = |of: fn(&Summary) -> String| summary.map(of);
-    let not_before = date(|summary| rfc3339(summary.validity.not_before));
-    let not_after = date(|summary| rfc3339(summary.validity.not_after));
-    let fingerprint = presented.as_ref().map(|presented| presented.fingerprint.to_string());
-    let subject = summary.map(|summary| summary.subject.as_str());
-    let serial = summary.map(|summary| summary.serial.as_str());
-    let remedy = reason.remedy();
-    warn!(
-        reason = reason.as_str(),
-        %peer,
-        fingerprint,
-        subject,
-        serial,
-        not_before,
-        not_after,
-        detail,
-        remedy,
-        "refused"
-    );
 }

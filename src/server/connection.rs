@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::server::gate::{Gate, Shared};
 use crate::server::handshake::linger;
@@ -51,6 +51,22 @@ enum Ended {
     Stopped,
 }
 
+impl Ended {
+    /// Its stable name.
+    fn as_str(self, shared: &Shared) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::CertificateOut if shared.admission.time_left().is_none() => "certificate_expired",
+            Self::CertificateOut => "certificate_removed",
+            Self::Idle => "idle",
+            Self::SlowHead => "slow_head",
+            Self::SlowReader => "slow_reader",
+            Self::Aged => "aged",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves HTTP on a connection, as ALPN says, until it ends.
@@ -82,10 +98,12 @@ pub(super) async fn serve<S, B>(
         let connection = Box::pin(builder.serve_connection(&mut io, gate));
         drive(connection, &shared, limits).await
     };
-    debug!(
-        peer = %shared.peer,
-        fingerprint = %shared.admission.identity().fingerprint(),
-        reason = ?ended,
+    info!(
+        peer = shared.peer_text(),
+        certificate = shared.fingerprint(),
+        reason = ended.as_str(&shared),
+        requests = shared.requests(),
+        duration = shared.began().elapsed().as_secs_f64(),
         "connection_ended"
     );
     if *shared.phase.borrow() != Phase::Cut {

@@ -52,14 +52,14 @@ impl Refused {
 }
 
 /// Shakes hands with the newest generation of the moment in which the client begins to speak, and
-/// calls `began` then.
+/// calls `has_begun` then. Returns, beside the connection, how long it took from then on.
 pub(super) async fn shake(
     socket: TcpStream,
     current: &Current,
     cores: &Semaphore,
     limit: Duration,
-    began: impl FnOnce(),
-) -> Result<TlsStream<TcpStream>, Failure> {
+    has_begun: impl FnOnce(),
+) -> Result<(TlsStream<TcpStream>, Duration), Failure> {
     let deadline = Instant::now() + limit;
     let mut first = [0; 8];
     let first = match timeout_at(deadline, socket.peek(&mut first)).await {
@@ -67,16 +67,17 @@ pub(super) async fn shake(
         Ok(Ok(count)) => first.get(..count).unwrap_or_default(),
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
     };
-    began();
+    has_begun();
     if first.first() != Some(&HANDSHAKE_RECORD) {
         return Err(answer_plain(socket, first).await);
     }
+    let began = Instant::now();
     let acceptor = TlsAcceptor::from(current.newest().tls.clone());
     let accept = acceptor.accept(socket).into_fallible();
     let mut verdict = None;
     let accepted = in_turn(cores, accept, || verdict = take_refused().or(verdict.take()));
     let (error, socket) = match timeout_at(deadline, accepted).await {
-        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Ok(stream)) => return Ok((stream, began.elapsed())),
         Ok(Err(failed)) => failed,
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
     };

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 /// A bounded number of places. Whoever comes when all are taken gets the place of the oldest, so
 /// that those who never speak keep nobody out.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     most: usize,
     places: Mutex<Places>,
 }
@@ -23,18 +23,18 @@ struct Places {
 
 /// A place, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pending: Arc<Pending>,
     number: u64,
     out: Arc<Notify>,
 }
 
 impl Pending {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most, places: Mutex::default() }
     }
 
-    pub(super) fn enter(self: &Arc<Self>) -> Place {
+    pub(crate) fn enter(self: &Arc<Self>) -> Place {
         let out = Arc::new(Notify::new());
         let mut places = self.places();
         if places.taken.len() >= self.most {
@@ -70,7 +70,7 @@ impl Places {
 
 impl Place {
     /// Waits until a later comer gets this place.
-    pub(super) async fn put_out(&self) {
+    pub(crate) async fn put_out(&self) {
         self.out.notified().await;
     }
 }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use rustls::pki_types::CertificateDer;
 
 use super::certificate::{Certificate, Fingerprint, Validity, system_time};
+use super::usage::Counts;
 
 /// A client that has proved that it holds the key of a trusted certificate.
 ///
@@ -23,6 +24,8 @@ struct Inner {
     validity: Validity,
     origin: Origin,
     file: Arc<Path>,
+    /// Those of the certificate by which it is let in: its own, or its trust anchor's.
+    counts: Arc<Counts>,
 }
 
 /// By what a client was let in.
@@ -40,8 +43,9 @@ impl ClientIdentity {
         validity: Validity,
         origin: Origin,
         file: Arc<Path>,
+        counts: Arc<Counts>,
     ) -> Self {
-        Self(Arc::new(Inner { certificate, validity, origin, file }))
+        Self(Arc::new(Inner { certificate, validity, origin, file, counts }))
     }
 
     /// An identity for the tests of an application, as if this certificate (DER) had been pinned
@@ -56,7 +60,8 @@ impl ClientIdentity {
     ) -> Result<Self, super::pem::Problem> {
         let certificate = Arc::new(Certificate::parse(CertificateDer::from(der.into()))?);
         let validity = certificate.validity();
-        Ok(Self::new(certificate, validity, Origin::Pin, Arc::from(file.as_ref())))
+        let file = Arc::from(file.as_ref());
+        Ok(Self::new(certificate, validity, Origin::Pin, file, Arc::default()))
     }
 
     /// SHA-256 of the certificate's DER.
@@ -105,6 +110,10 @@ impl ClientIdentity {
 
     pub(crate) fn certificate(&self) -> &Arc<Certificate> {
         &self.0.certificate
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.0.counts
     }
 
     pub(crate) fn validity(&self) -> Validity {

@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use super::certificate::{Certificate, Summary, Validity, issuer};
+use super::certificate::{Certificate, Fingerprint, Summary, Validity, issuer};
 use super::identity::{ClientIdentity, Origin};
+use super::nearest::{Index, Nearest};
 use super::refusal::{Reason, Refusal};
+use super::usage::Counts;
+use super::verifier::Presented;
 
 /// What a trusted certificate is trusted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,12 +63,17 @@ pub(crate) struct TrustStore {
     anchor_certificates: Vec<Loaded>,
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
+    counts: HashMap<(Role, Fingerprint), Arc<Counts>>,
+    /// Made when the first refusal asks for it.
+    nearest: OnceLock<Index>,
 }
 
 impl TrustStore {
     /// The store of these certificates. A certificate that is given twice in one role counts once,
-    /// for the first file that it is in. An anchor that webpki cannot take is left out.
+    /// for the first file that it is in. An anchor that webpki cannot take is left out. What is
+    /// counted of a certificate that was in the store `before` goes on.
     pub(crate) fn new(
+        before: Option<&Self>,
         loaded: impl IntoIterator<Item = Loaded>,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Self {
@@ -76,11 +84,16 @@ impl TrustStore {
             anchor_certificates: Vec::new(),
             hints: Vec::new(),
             algorithms,
+            counts: HashMap::new(),
+            nearest: OnceLock::new(),
         };
         let mut hints = BTreeSet::new();
         let mut anchors = BTreeSet::new();
         for loaded in loaded {
             let certificate = &loaded.certificate;
+            let key = (loaded.role, certificate.summary().fingerprint);
+            let known = before.and_then(|before| before.counts.get(&key)).cloned();
+            let counts = known.unwrap_or_default();
             match loaded.role {
                 Role::Pin => {
                     if store.pins.contains_key(certificate.der().as_ref()) {
@@ -92,6 +105,7 @@ impl TrustStore {
                         certificate.validity(),
                         Origin::Pin,
                         Arc::clone(&loaded.file),
+                        Arc::clone(&counts),
                     );
                     store.pins.insert(Box::from(certificate.der().as_ref()), identity);
                 }
@@ -107,6 +121,7 @@ impl TrustStore {
                     store.anchor_certificates.push(loaded.clone());
                 }
             }
+            store.counts.insert(key, counts);
             store.certificates.push(loaded);
         }
         // Each name travels behind a length of two octets.
@@ -119,6 +134,30 @@ impl TrustStore {
     /// Every trusted certificate, once in each role, in the order of the files.
     pub(crate) fn certificates(&self) -> &[Loaded] {
         &self.certificates
+    }
+
+    /// What has been counted of one of its certificates.
+    pub(crate) fn counts(&self, role: Role, fingerprint: Fingerprint) -> Arc<Counts> {
+        self.counts.get(&(role, fingerprint)).cloned().unwrap_or_default()
+    }
+
+    /// Which of its certificates is nearest to one that was refused.
+    pub(crate) fn nearest(&self, presented: &Presented) -> Option<Nearest> {
+        let index = self.nearest.get_or_init(|| Index::of(&self.certificates));
+        let (relation, at) = index.find(presented)?;
+        let loaded = self.certificates.get(at)?;
+        Some(Nearest {
+            relation,
+            fingerprint: loaded.certificate.summary().fingerprint,
+            file: loaded.file.to_path_buf(),
+            removed_at: None,
+        })
+    }
+
+    /// When the last certificate of a role ends: whichever ends earlier has its successor loaded.
+    pub(crate) fn latest_end(&self, role: Role) -> Option<UnixTime> {
+        let certificates = self.certificates.iter().filter(|loaded| loaded.role == role);
+        certificates.map(|loaded| loaded.certificate.validity().not_after).max()
     }
 
     /// Whether a certificate is in its dates now that can let a client in.
@@ -209,7 +248,9 @@ impl TrustStore {
             anchor: anchor.certificate.summary().fingerprint,
             intermediates: intermediates.iter().map(|der| der.clone().into_owned()).collect(),
         };
-        Ok(ClientIdentity::new(Arc::new(certificate), validity, origin, Arc::clone(&anchor.file)))
+        let counts = self.counts(Role::Anchor, anchor.certificate.summary().fingerprint);
+        let file = Arc::clone(&anchor.file);
+        Ok(ClientIdentity::new(Arc::new(certificate), validity, origin, file, counts))
     }
 
     /// Whether the issuer of any of these is the subject of an anchor.
