@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::service::{Hello, Proxy, Upstream};
 use crate::{Config, Finding};
 
 /// An HTTPS server that lets in Amazon API Gateway, and nobody else.
@@ -100,6 +101,10 @@ pub struct Serve {
           default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
 
+    /// What answers.
+    #[command(flatten)]
+    pub answer: Answer,
+
     /// How the log is written, to standard error
     #[arg(long, value_name = "FORMAT", env = "PORTCULLIS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -108,6 +113,70 @@ pub struct Serve {
     /// by commas
     #[arg(long, value_name = "FILTER", env = "PORTCULLIS_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// What answers, and whom.
+#[derive(Args, Debug)]
+pub struct Answer {
+    /// The application that requests are passed on to: http://HOST:PORT, or unix:/path of a socket.
+    /// Without it each is answered `hello world`
+    #[arg(long, value_name = "URL", env = "PORTCULLIS_UPSTREAM")]
+    pub upstream: Option<Upstream>,
+
+    /// How long it may take to connect to the application
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_UPSTREAM_CONNECT_TIMEOUT",
+          default_value = "5s", value_parser = positive)]
+    pub upstream_connect_timeout: Duration,
+
+    /// How long the application may take to begin its answer, after the request or the last piece
+    /// of its body; API Gateway waits for 29s
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_UPSTREAM_TIMEOUT",
+          default_value = "29s", value_parser = positive)]
+    pub upstream_timeout: Duration,
+
+    /// For how long an idle connection to the application is kept: shorter than the application
+    /// keeps it, which is 5s for Node.js
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_UPSTREAM_IDLE_TIMEOUT",
+          default_value = "4s", value_parser = duration)]
+    pub upstream_idle_timeout: Duration,
+
+    /// How many connections to the application there may be, one for each request in progress
+    #[arg(long, value_name = "N", env = "PORTCULLIS_UPSTREAM_MAX_CONNECTIONS",
+          default_value = "1024", value_parser = at_least_one)]
+    pub upstream_max_connections: usize,
+
+    /// How many requests may wait for one; those past it are answered 503
+    #[arg(long, value_name = "N", env = "PORTCULLIS_UPSTREAM_QUEUE", default_value = "1024")]
+    pub upstream_queue: usize,
+
+    /// How large a request's body may be: 500kB, 10MiB, 2GiB; 413 past it
+    #[arg(long, value_name = "SIZE", env = "PORTCULLIS_MAX_BODY",
+          default_value = "10MiB", value_parser = size)]
+    pub max_body: u64,
+
+    /// Let only requests of this API through, by its x-amzn-apigateway-api-id; 403 for others.
+    /// Repeatable
+    #[arg(long, value_name = "ID", env = "PORTCULLIS_API_ID", value_delimiter = ',')]
+    pub api_id: Vec<String>,
+}
+
+impl Answer {
+    /// The proxy that these flags describe, if they name an application.
+    pub fn proxy(&self) -> Option<Proxy> {
+        let proxy = Proxy::new(self.upstream.clone()?)
+            .connect_timeout(self.upstream_connect_timeout)
+            .timeout(self.upstream_timeout)
+            .idle_timeout(self.upstream_idle_timeout)
+            .max_connections(self.upstream_max_connections)
+            .queue(self.upstream_queue)
+            .max_body(self.max_body);
+        Some(proxy)
+    }
+
+    /// What answers where they name none.
+    pub fn hello(&self) -> Hello {
+        Hello::default().max_body(self.max_body)
+    }
 }
 
 /// How the log is written.
@@ -165,6 +234,35 @@ fn positive(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be 1 at least".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// What a size may be counted in.
+const UNITS: [(&str, u64); 8] = [
+    ("", 1),
+    ("B", 1),
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+];
+
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let unit = text.strip_prefix(digits).unwrap_or_default().trim();
+    let bytes = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
+    let number = digits.parse::<u64>().ok();
+    let size = number.zip(bytes).and_then(|(number, (_, bytes))| number.checked_mul(*bytes));
+    size.ok_or_else(|| "write it as 500kB, 10MiB or 2GiB".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -182,6 +280,17 @@ mod tests {
                 let variable = format!("PORTCULLIS_{}", name.replace('-', "_").to_uppercase());
                 assert_eq!(flag.get_env(), Some(variable.as_ref()), "--{name}");
             }
+        }
+    }
+
+    #[test]
+    fn a_size_is_a_number_and_perhaps_a_unit() {
+        assert_eq!(size("10MiB"), Ok(10 << 20));
+        assert_eq!(size("2 GiB"), Ok(2 << 30));
+        assert_eq!(size("500kB"), Ok(500_000));
+        assert_eq!(size("0"), Ok(0));
+        for wrong in ["", "MiB", "1TiBs", "-1", "1.5MiB", "99999999999999GiB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use portcullis::cli::{Cli, Command, LogFormat, Serve};
-use portcullis::service::Hello;
+use portcullis::service::ApiId;
 use portcullis::{Handle, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -94,7 +94,11 @@ async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
         Ok(bound) => bound,
         Err(error) => return say_not_started(&error),
     };
-    let running = bound.serve_hyper(Hello);
+    let answer = &serve.answer;
+    let running = match answer.proxy() {
+        Some(proxy) => bound.serve_hyper(ApiId::new(&answer.api_id, proxy)),
+        None => bound.serve_hyper(ApiId::new(&answer.api_id, answer.hello())),
+    };
     let handle = running.handle();
     let stopped = running.stopped();
     tokio::pin!(stopped);

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test target uses its own part of this")]
 
 pub mod pki;
+pub mod proxy;
 pub mod shapes;
 pub mod tls;
 
