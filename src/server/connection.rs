@@ -22,6 +22,10 @@ use crate::server::{Limits, Phase};
 /// How long a client may take to receive that the connection ends.
 const CLOSE: Duration = Duration::from_secs(2);
 
+/// How much is buffered in each direction, and how large the head of a request may be. hyper keeps
+/// pieces of up to this size in flight, several at once: more would cost megabytes a connection.
+const BUFFER: usize = 64 << 10;
+
 /// Why a connection ended, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
@@ -59,8 +63,9 @@ pub(super) async fn serve<S, B>(
         drive(connection, &shared, limits).await
     } else {
         // How long a connection may be idle is decided here, for both protocols alike.
-        let connection =
-            http1::Builder::new().header_read_timeout(None).serve_connection(&mut io, gate);
+        let mut builder = http1::Builder::new();
+        builder.header_read_timeout(None).max_buf_size(BUFFER);
+        let connection = builder.serve_connection(&mut io, gate);
         drive(Box::pin(connection), &shared, limits).await
     };
     debug!(

@@ -53,7 +53,7 @@ impl ClientIdentity {
     ///
     /// # Errors
     /// The certificate cannot be parsed.
-    #[cfg(feature = "test-util")]
+    #[cfg(any(test, feature = "test-util"))]
     pub fn for_test(
         der: impl Into<Vec<u8>>,
         file: impl AsRef<Path>,

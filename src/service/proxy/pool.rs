@@ -15,6 +15,10 @@ use crate::service::proxy::failure::Failure;
 use crate::service::proxy::upload::Upload;
 use crate::service::proxy::upstream::{Seen, Stream};
 
+/// How much is buffered in each direction, and how large the head of an answer may be. hyper keeps
+/// pieces of up to this size in flight, several at once: more would cost megabytes a connection.
+const BUFFER: usize = 64 << 10;
+
 /// A connection to the application, for one request at a time.
 ///
 /// It has no task of its own: whoever waits for the answer drives it. A request costs no wake-up of
@@ -28,7 +32,9 @@ pub(super) struct Link {
 impl Link {
     pub(super) async fn new(stream: Stream) -> Result<Box<Self>, hyper::Error> {
         let seen = Arc::clone(&stream.seen);
-        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(BUFFER);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         Ok(Box::new(Self { sender, connection: Some(connection), seen }))
     }
 
