@@ -28,7 +28,10 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve
+    /// Serve HTTPS to those who are let in
+    ///
+    /// Every flag has an environment variable, and counts where both are given. Where a flag may
+    /// be repeated, several values may also be separated by commas.
     Serve(Serve),
     /// Say all that is wrong with what `serve` would be given, and open no socket
     ///
@@ -37,11 +40,11 @@ pub enum Command {
 }
 
 /// What a server is made from. Every flag has an environment variable; the flag counts where both
-/// are given.
+/// are given, and several values are separated by commas where a flag may be repeated.
 #[derive(Args, Debug)]
 pub struct Serve {
-    /// Where to listen; port 0 lets the system choose. Repeatable [default: [::]:8443, both
-    /// families; 0.0.0.0:8443 where there is no IPv6]
+    /// Where to listen; port 0 lets the system choose. Repeatable. By default at `[::]:8443`, for
+    /// both families, or at `0.0.0.0:8443` where there is no IPv6
     #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_LISTEN", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
 
@@ -85,9 +88,42 @@ pub struct Serve {
           default_value = "400s", value_parser = positive)]
     pub idle_timeout: Duration,
 
+    /// How long a request's head may take, from its first octet on, or from the handshake on for
+    /// the first one of a connection
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_HEAD_TIMEOUT",
+          default_value = "30s", value_parser = positive)]
+    pub head_timeout: Duration,
+
+    /// How long a client may take nothing of an answer
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_WRITE_TIMEOUT",
+          default_value = "60s", value_parser = positive)]
+    pub write_timeout: Duration,
+
+    /// How long a connection may live before it finishes what is in flight and ends. By default as
+    /// long as its certificate
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_MAX_CONNECTION_AGE",
+          value_parser = positive)]
+    pub max_connection_age: Option<Duration>,
+
     /// How many connections may be let in at once
-    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_CONNECTIONS", default_value = "10000")]
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_CONNECTIONS", default_value = "10000",
+          value_parser = at_least_one)]
     pub max_connections: usize,
+
+    /// How many connections may be in their handshake at once: for one more, the oldest is put out
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_HANDSHAKES", default_value = "4096",
+          value_parser = at_least_one)]
+    pub max_handshakes: usize,
+
+    /// How large the head of a request may be; 431 past it
+    #[arg(long, value_name = "SIZE", env = "PORTCULLIS_MAX_HEAD_SIZE",
+          default_value = "32KiB", value_parser = size)]
+    pub max_head_size: u64,
+
+    /// How many requests of one HTTP/2 connection may be in flight at once
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_STREAMS", default_value = "100",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
 
     /// How long connections are still accepted after SIGTERM, each answer with `Connection:
     /// close`, so that a load balancer can turn away
@@ -195,9 +231,17 @@ impl Serve {
             .poll_interval(self.poll_interval)
             .handshake_timeout(self.handshake_timeout)
             .idle_timeout(self.idle_timeout)
+            .head_timeout(self.head_timeout)
+            .write_timeout(self.write_timeout)
             .max_connections(self.max_connections)
+            .max_handshakes(self.max_handshakes)
+            .max_head_size(usize::try_from(self.max_head_size).unwrap_or(usize::MAX))
+            .max_streams(self.max_streams)
             .shutdown_delay(self.shutdown_delay)
             .drain_timeout(self.drain_timeout);
+        if let Some(limit) = self.max_connection_age {
+            config = config.max_connection_age(limit);
+        }
         for address in &self.listen {
             config = config.listen(*address);
         }
@@ -227,18 +271,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it must be a number, 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
 fn positive(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("it must be longer than nothing".to_owned()),
         duration => Ok(duration),
-    }
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("it must be 1 at least".to_owned()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(format!("{error}")),
     }
 }
 

@@ -67,6 +67,7 @@ fn run(serve: &Serve) -> ExitCode {
             return ExitCode::from(UNUSABLE);
         }
     };
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -78,6 +79,19 @@ fn run(serve: &Serve) -> ExitCode {
     // What a service left running does not keep the process from ending.
     runtime.shutdown_background();
     code
+}
+
+/// Each connection takes a descriptor, and the soft limit on them is low for the sake of programs
+/// that use `select`.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            warn!(%error, remedy = "raise it with ulimit -n", "open_files_not_raised");
+        }
+    }
 }
 
 async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
@@ -161,8 +175,11 @@ impl Signals {
             (true, false) => handle.stop(),
             (true, true) => handle.abort(),
             (false, false) => {
-                info!("reload_asked");
-                handle.reload();
+                let (reloaded, handle) = (handle.reload(), handle.clone());
+                tokio::spawn(async move {
+                    reloaded.await;
+                    info!(generation = handle.generation(), "reloaded");
+                });
             }
             (false, true) => {}
         }

@@ -96,6 +96,21 @@ async fn a_pinned_certificate_is_let_in_whatever_its_key_and_its_extensions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_hybrid_key_exchange_of_ml_kem_is_offered_and_those_without_it_are_served_as_well() {
+    use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
+    let key = ed25519();
+    let certificate = Shape::of(&key).der();
+    let site = Site::new();
+    site.trust("it.pem", &pem(&certificate));
+    let server = site.serve();
+    let client = Client::new(&[certificate], &key);
+    for group in [X25519MLKEM768, X25519, SECP256R1] {
+        let connector = Connector::with_group(&client, group);
+        connector.ask(server.address).await.unwrap_or_else(|error| panic!("{group:?}: {error}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_no_use_without_its_key() {
     let (mine, yours) = (ed25519(), ed25519());
     let site = Site::new();

@@ -1,8 +1,8 @@
 //! The binary before the clients that people have: curl, openssl, Node.js, Java and Python.
 //!
-//! Each test starts a server of its own, with a trust directory of its own. Whoever is refused has a
-//! twin in the same test that differs in one thing and is let in; and a refusal counts only with its
-//! alert at the client and its reason in the log, so that neither a server that lets everybody in
+//! Each test starts a server of its own, with a trust directory of its own. Whoever is refused has
+//! a twin in the same test that differs in one thing and is let in; and a refusal counts only with
+//! its alert at the client and its reason in the log. So neither a server that lets everybody in
 //! passes, nor one that lets nobody in, nor one that is merely broken.
 
 #[path = "interop/curl.rs"]
@@ -71,8 +71,9 @@ const NOT_YET_VALID: Refusal = Refusal { reason: "not_yet_valid", ..EXPIRED };
 
 /// A server with everything that it and its clients read, in one directory.
 struct Site {
-    dir: TempDir,
     server: Portcullis,
+    /// Dropped after the server, which reads in it.
+    dir: TempDir,
 }
 
 impl Site {
@@ -103,7 +104,7 @@ impl Site {
             "--trust".into(),
             path("trust"),
         ]);
-        Self { dir, server }
+        Self { server, dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -173,8 +173,9 @@ impl Source {
                 files.insert(path, file);
             }
         }
-        let lost_everything = !files.values().any(|file| !file.certificates.is_empty())
-            && self.files.values().any(|file| !file.certificates.is_empty());
+        let holds_something = |file: &TrustFile| !file.certificates.is_empty();
+        let lost_everything = self.files.values().any(holds_something)
+            && !files.values().any(|file| holds_something(file) && file.findings.is_empty());
         if is_new && lost_everything {
             self.files.append(&mut files);
             return Err(Finding::fault(

@@ -89,16 +89,28 @@ impl Current {
     }
 
     /// Puts a generation in the place of the newest. Where `takes_away` says that it lets in fewer,
-    /// the connections that it does not let in are told; returns how many.
+    /// the connections that it does not let in are put out before; returns how many.
     pub(super) fn publish(&self, generation: Generation, takes_away: bool) -> usize {
-        let store = Arc::clone(&generation.store);
-        let live: Vec<_> = {
-            let live = self.live();
-            self.newest.send_replace(Arc::new(generation));
-            if takes_away { live.values().cloned().collect() } else { Vec::new() }
-        };
+        let generation = Arc::new(generation);
         let now = clock::unix_time(self.clock.as_ref());
-        live.iter().filter(|state| state.put_out_unless_in(&store, now)).count()
+        let put_out = |state: &Arc<State>| state.put_out_unless_in(&generation.store, now);
+        let (mut count, mut seen) = (0, 0);
+        if takes_away {
+            // Most are looked at while others can still come; those, and few they are, at the end.
+            let live: Vec<_> = {
+                let live = self.live();
+                seen = self.admitted.load(Ordering::Relaxed);
+                live.values().cloned().collect()
+            };
+            count = live.iter().filter(|state| put_out(state)).count();
+        }
+        let live = self.live();
+        if takes_away {
+            let since = live.iter().filter(|(number, _)| **number >= seen);
+            count += since.filter(|(_, state)| put_out(state)).count();
+        }
+        self.newest.send_replace(Arc::clone(&generation));
+        count
     }
 
     /// How many connections are let in now.

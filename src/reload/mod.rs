@@ -15,11 +15,12 @@ mod loader;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
@@ -41,13 +42,16 @@ const MOST_LOOKS: usize = 5;
 /// So many certificates are named in one log line.
 const MOST_NAMED: usize = 20;
 
+/// That somebody wants every file read again, and to be told when that is done.
+pub(crate) type Asked = oneshot::Sender<()>;
+
 /// Keeps the newest generation current. Ends when it is dropped.
 pub(crate) struct Reload {
     loader: Loader,
     current: Arc<Current>,
     watch: watch::Watch,
     changed: Arc<Notify>,
-    asked: Arc<Notify>,
+    asked: mpsc::UnboundedReceiver<Asked>,
     poll_interval: Duration,
     said: HashSet<Finding>,
     watch_fault: Option<String>,
@@ -60,7 +64,7 @@ impl Reload {
         loader: Loader,
         first: Generation,
         poll_interval: Duration,
-        asked: Arc<Notify>,
+        asked: mpsc::UnboundedReceiver<Asked>,
     ) -> Self {
         let changed = Arc::new(Notify::new());
         let clock = Arc::clone(&loader.recipe.clock);
@@ -91,31 +95,54 @@ impl Reload {
 
     /// Looks for changes, for ever.
     pub(crate) async fn run(mut self) {
+        let mut asked: Option<Asked> = None;
         loop {
-            self = match tokio::task::spawn_blocking(move || self.look_until_watched()).await {
-                Ok(reload) => reload,
-                Err(error) => {
-                    error!(%error, remedy = "restart portcullis, and report this", "reload_ended");
-                    return;
+            let latest = Instant::now() + LONGEST_WAIT;
+            self = loop {
+                // What is being written now is read when it has been written.
+                self.until_quiet(latest).await;
+                let Some(reload) = in_the_background(self, Self::read).await else { return };
+                self = reload;
+                if !self.has_changed() {
+                    break self;
+                }
+                // What moved while it was read may have been read by half. The event is kept: it
+                // is a reason to look again, now or after this.
+                self.changed.notify_one();
+                if Instant::now() >= latest {
+                    break self;
                 }
             };
+            let Some(reload) = in_the_background(self, Self::publish).await else { return };
+            self = reload;
+            if let Some(asked) = asked.take() {
+                // Whoever asked may not want to know.
+                let _ = asked.send(());
+            }
             let next = Instant::now() + self.next_look();
             tokio::select! {
-                () = self.changed.notified() => self.until_quiet().await,
-                () = self.asked.notified() => self.loader.distrust_stamps(),
+                () = self.changed.notified() => self.changed.notify_one(),
+                Some(who) = self.asked.recv() => {
+                    self.loader.distrust_stamps();
+                    asked = Some(who);
+                }
                 () = sleep_until(next) => {}
             }
         }
     }
 
-    /// What is being written now is read when it has been written.
-    async fn until_quiet(&self) {
-        let latest = Instant::now() + LONGEST_WAIT;
-        loop {
+    /// Whether there was an event; it counts once.
+    fn has_changed(&self) -> bool {
+        let mut changed = pin!(self.changed.notified());
+        changed.as_mut().enable()
+    }
+
+    /// Waits, if there was an event, until there has been none for a while.
+    async fn until_quiet(&self, latest: Instant) {
+        let mut is_quiet = !self.has_changed();
+        while !is_quiet {
             let quiet = (Instant::now() + QUIET).min(latest);
-            if timeout_at(quiet, self.changed.notified()).await.is_err() || quiet == latest {
-                return;
-            }
+            is_quiet = timeout_at(quiet, self.changed.notified()).await.is_err() || quiet == latest;
         }
     }
 
@@ -132,20 +159,22 @@ impl Reload {
         until.map_or(self.poll_interval, |until| until.min(self.poll_interval))
     }
 
-    fn look_until_watched(mut self) -> Self {
+    fn read(&mut self) {
         for _ in 0..MOST_LOOKS {
             self.loader.read_again();
             if !self.watch.set(self.loader.paths()) {
-                break;
+                return;
             }
         }
+    }
+
+    fn publish(&mut self) {
         self.say_watch_fault();
-        self.publish_changes();
         self.say_findings(false);
+        self.publish_changes();
         let generation = self.current.newest();
         let now = clock::unix_time(self.loader.recipe.clock.as_ref());
         self.expiry.say(&generation, self.loader.server_certificate(), now);
-        self
     }
 
     fn publish_changes(&mut self) {
@@ -218,6 +247,21 @@ impl Reload {
                 );
             }
             self.watch_fault = fault;
+        }
+    }
+}
+
+/// Does what reads files, or takes its time, where nothing else waits for it.
+async fn in_the_background(mut reload: Reload, work: fn(&mut Reload)) -> Option<Reload> {
+    let task = tokio::task::spawn_blocking(move || {
+        work(&mut reload);
+        reload
+    });
+    match task.await {
+        Ok(reload) => Some(reload),
+        Err(error) => {
+            error!(%error, remedy = "restart portcullis, and report this", "reload_ended");
+            None
         }
     }
 }

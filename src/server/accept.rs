@@ -18,7 +18,7 @@ use crate::reload::Current;
 use crate::server::connection;
 use crate::server::gate::Shared;
 use crate::server::handshake::{self, Failure, Refused};
-use crate::server::pending::Pending;
+use crate::server::pending::{Pending, Place};
 use crate::server::{Limits, Phase};
 use crate::trust::{Presented, Reason, Summary, rfc3339};
 
@@ -32,7 +32,10 @@ pub(super) struct Door<S> {
     pub(super) service: Arc<S>,
     pub(super) current: Arc<Current>,
     pub(super) limits: Limits,
-    pub(super) pending: Pending,
+    pub(super) pending: Arc<Pending>,
+    /// One permit a handshake that computes just now, as many as there are cores: those who have
+    /// been let in keep their share of them.
+    pub(super) cores: Semaphore,
     /// One permit a connection that is let in.
     pub(super) room: Arc<Semaphore>,
 }
@@ -59,7 +62,9 @@ pub(super) async fn accept<S, B>(
         match accepted {
             Ok((socket, peer)) => {
                 is_starved = false;
-                tokio::spawn(admit(socket, peer, Arc::clone(&door), phase.clone()));
+                // Here, so that the places are taken in the order of accepting.
+                let place = door.pending.enter();
+                tokio::spawn(admit(socket, peer, place, Arc::clone(&door), phase.clone()));
             }
             Err(error) if is_about_the_peer(&error) => {}
             Err(error) => {
@@ -88,6 +93,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 async fn admit<S, B>(
     socket: TcpStream,
     peer: SocketAddr,
+    place: Place,
     door: Arc<Door<S>>,
     mut phase: watch::Receiver<Phase>,
 ) where
@@ -100,15 +106,18 @@ async fn admit<S, B>(
 {
     // A small answer must not wait for the acknowledgement of the one before.
     let _ = socket.set_nodelay(true);
-    let shaken = {
-        let place = door.pending.enter();
-        tokio::select! {
-            shaken = handshake::shake(socket, &door.current, door.limits.handshake_timeout) => shaken,
-            () = place.put_out() => Err(Refused::because(Reason::TooManyConnections)),
-            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
-        }
+    let shaken = tokio::select! {
+        shaken = handshake::shake(
+            socket,
+            &door.current,
+            &door.cores,
+            door.limits.handshake_timeout,
+        ) => shaken,
+        () = place.put_out() => Err(Refused::because(Reason::TooManyConnections)),
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
     };
-    let mut tls = match shaken {
+    drop(place);
+    let tls = match shaken {
         Ok(tls) => tls,
         Err(Failure::Left) => return debug!(%peer, "left_without_a_word"),
         Err(Failure::Refused(refused)) => return say_refused(peer, &refused),
@@ -131,7 +140,7 @@ async fn admit<S, B>(
         },
     };
     say_refused(peer, &refused);
-    connection::close(&mut tls).await;
+    connection::close(tls).await;
 }
 
 fn say_refused(peer: SocketAddr, refused: &Refused) {

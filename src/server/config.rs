@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::default_provider;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::reload::{Finding, Loader, Material, NotStartable, Reload, Severity};
@@ -48,7 +48,13 @@ impl Config {
                 handshake_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(400),
                 drain_timeout: Duration::from_secs(30),
+                head_timeout: Duration::from_secs(30),
+                write_timeout: Duration::from_secs(60),
+                max_connection_age: None,
                 max_connections: 10_000,
+                max_handshakes: 4096,
+                max_head_size: 32 << 10,
+                max_streams: 100,
             },
             clock: Arc::new(SystemClock),
         }
@@ -113,6 +119,46 @@ impl Config {
         self
     }
 
+    /// How long a request's head may take, from its first octet on, or from the handshake on for
+    /// the first one of a connection. 30 s. (In HTTP/2 the idle timeout stands in for it.)
+    pub fn head_timeout(mut self, limit: Duration) -> Self {
+        self.limits.head_timeout = limit;
+        self
+    }
+
+    /// How long a client may take nothing of what is there for it. 60 s.
+    pub fn write_timeout(mut self, limit: Duration) -> Self {
+        self.limits.write_timeout = limit;
+        self
+    }
+
+    /// How long a connection may live: past that it finishes what is in flight, within the drain
+    /// time, and ends. Without it: for as long as its certificate.
+    pub fn max_connection_age(mut self, limit: Duration) -> Self {
+        self.limits.max_connection_age = Some(limit);
+        self
+    }
+
+    /// How many connections may be in their handshake at once: for one more, the oldest is put
+    /// out. 4096.
+    pub fn max_handshakes(mut self, most: usize) -> Self {
+        self.limits.max_handshakes = most;
+        self
+    }
+
+    /// How large the head of a request may be, in octets. 32 KiB; API Gateway sends about 20 KiB
+    /// at the most.
+    pub fn max_head_size(mut self, most: usize) -> Self {
+        self.limits.max_head_size = most;
+        self
+    }
+
+    /// How many requests of one HTTP/2 connection may be in flight at once. 100.
+    pub fn max_streams(mut self, most: u32) -> Self {
+        self.limits.max_streams = most;
+        self
+    }
+
     /// The clock by which certificates are judged. The system's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -142,11 +188,11 @@ impl Config {
         };
         let listeners = self.listeners()?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
-        let asked = Arc::new(Notify::new());
+        let (asked, who_asks) = mpsc::unbounded_channel();
         Ok(Bound {
             addresses: addresses.map_err(|error| StartError::Listen { address: None, error })?,
             listeners,
-            reload: Reload::new(loader, first, self.poll_interval, Arc::clone(&asked)),
+            reload: Reload::new(loader, first, self.poll_interval, who_asks),
             limits: self.limits,
             shutdown_delay: self.shutdown_delay,
             asked,

@@ -1,7 +1,9 @@
 //! One connection that was let in, from its first request to its end.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http_body::Body;
@@ -17,14 +19,19 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::server::gate::{Gate, Shared};
+use crate::server::handshake::linger;
+use crate::server::progress::Noted;
 use crate::server::{Limits, Phase};
 
 /// How long a client may take to receive that the connection ends.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// How much is buffered in each direction, and how large the head of a request may be. hyper keeps
-/// pieces of up to this size in flight, several at once: more would cost megabytes a connection.
+/// How much of HTTP/1.1 is buffered in each direction, unless a head may be larger. hyper keeps
+/// several pieces of this size in flight: more would cost megabytes a connection.
 const BUFFER: usize = 64 << 10;
+
+/// Longer than any connection lives.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Why a connection ended, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +42,12 @@ enum Ended {
     CertificateOut,
     /// Nothing was asked for too long.
     Idle,
+    /// The head of a request did not come to its end in time.
+    SlowHead,
+    /// The client did not take what was there for it in time.
+    SlowReader,
+    /// It had lived for as long as it may.
+    Aged,
     /// The server stops.
     Stopped,
 }
@@ -54,19 +67,24 @@ pub(super) async fn serve<S, B>(
 {
     let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let gate = Gate::new(service, Arc::clone(&shared));
-    let mut io = TokioIo::new(tls);
+    let mut io = TokioIo::new(Noted::new(tls, Arc::clone(&shared), !is_h2));
     let ended = if is_h2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new());
-        // On the heap: it is large, and most connections are HTTP/1.1.
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(limits.max_head_size).unwrap_or(u32::MAX))
+            .max_concurrent_streams(limits.max_streams);
         let connection = Box::pin(builder.serve_connection(&mut io, gate));
         drive(connection, &shared, limits).await
     } else {
-        // How long a connection may be idle is decided here, for both protocols alike.
         let mut builder = http1::Builder::new();
-        builder.header_read_timeout(None).max_buf_size(BUFFER);
-        let connection = builder.serve_connection(&mut io, gate);
-        drive(Box::pin(connection), &shared, limits).await
+        // How long a head may take is decided here, for it counts from its first octet on.
+        builder
+            .header_read_timeout(None)
+            .max_header_size(limits.max_head_size)
+            .max_buf_size(BUFFER.max(limits.max_head_size));
+        let connection = Box::pin(builder.serve_connection(&mut io, gate));
+        drive(connection, &shared, limits).await
     };
     debug!(
         peer = %shared.peer,
@@ -74,13 +92,20 @@ pub(super) async fn serve<S, B>(
         reason = ?ended,
         "connection_ended"
     );
-    close(io.inner_mut()).await;
+    if *shared.phase.borrow() != Phase::Cut {
+        close(io.into_inner().into_inner()).await;
+    }
 }
 
-/// Tells the client that the connection ends, whether or not that has been said before.
-pub(super) async fn close(tls: &mut TlsStream<TcpStream>) {
+/// Tells the client that the connection ends, whether or not that has been said before. Where it
+/// is still sending, it is listened to for a while, or the last answer would be lost.
+pub(super) async fn close(mut tls: TlsStream<TcpStream>) {
     // A client that does not take it has had its time.
     let _ = timeout(CLOSE, tls.shutdown()).await;
+    let (mut socket, _) = tls.into_inner();
+    if !matches!(socket.try_read(&mut [0]), Ok(0) | Err(_)) {
+        linger(&mut socket).await;
+    }
 }
 
 /// What both kinds of connections can do.
@@ -112,24 +137,19 @@ where
     }
 }
 
-/// Drives a connection to its end, and ends it where its certificate goes, nothing is asked, or
-/// the server stops.
+/// Drives a connection to its end, and ends it where its certificate goes, something takes too
+/// long, or the server stops.
 async fn drive<C: Drive>(mut connection: Pin<Box<C>>, shared: &Shared, limits: &Limits) -> Ended {
     let mut phase = shared.phase.clone();
     let mut taken_away = pin!(shared.admission.taken_away());
-    let mut alarm = pin!(sleep_until(Instant::now() + limits.idle_timeout));
+    let (mut at, _) = next_alarm(shared, limits);
+    let mut alarm = pin!(sleep_until(at));
     // Why it has been told to end: from then on it may only finish what is in flight.
     let mut ending = None;
-    alarm.as_mut().reset(next_alarm(shared, limits));
     loop {
         let why = tokio::select! {
+            // Word that it must end comes before what is to be served.
             biased;
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    debug!(peer = %shared.peer, %error, "connection_failed");
-                }
-                return ending.unwrap_or(Ended::Done);
-            }
             () = &mut taken_away, if ending != Some(Ended::CertificateOut) => {
                 Ended::CertificateOut
             }
@@ -144,31 +164,78 @@ async fn drive<C: Drive>(mut connection: Pin<Box<C>>, shared: &Shared, limits: &
                 if let Some(ending) = ending {
                     return ending;
                 }
-                if shared.admission.time_left().is_none() {
-                    Ended::CertificateOut
-                } else if shared.idle_for().is_some_and(|idle| idle >= limits.idle_timeout) {
-                    Ended::Idle
-                } else {
-                    alarm.as_mut().reset(next_alarm(shared, limits));
+                let (next, why) = next_alarm(shared, limits);
+                if next > Instant::now() {
+                    at = next;
+                    alarm.as_mut().reset(at);
                     continue;
                 }
+                if matches!(why, Ended::SlowHead | Ended::SlowReader) {
+                    return why;
+                }
+                why
             }
+            rest = poll_fn(|context| match connection.as_mut().poll(context) {
+                Poll::Ready(result) => Poll::Ready(Rest::Ended(result)),
+                // It has come to rest: what it waits for now may be due before the alarm.
+                Poll::Pending => match next_wait(shared, limits) {
+                    Some((due, _)) if due < at && ending.is_none() => {
+                        Poll::Ready(Rest::DueAt(due))
+                    }
+                    _ => Poll::Pending,
+                },
+            }) => match rest {
+                Rest::Ended(result) => {
+                    if let Err(error) = result {
+                        debug!(peer = %shared.peer, %error, "connection_failed");
+                    }
+                    return ending.unwrap_or(Ended::Done);
+                }
+                Rest::DueAt(due) => {
+                    at = due;
+                    alarm.as_mut().reset(at);
+                    continue;
+                }
+            },
         };
         if ending.is_none() || why == Ended::CertificateOut {
             connection.as_mut().graceful_shutdown();
             ending = Some(why);
-            // An idle one has nothing to finish: a head that never comes does not hold it open.
-            let grace = if why == Ended::Idle { CLOSE } else { limits.drain_timeout };
+            let grace = match why {
+                // It has nothing to finish: a head that never comes does not hold it open.
+                Ended::Idle => CLOSE,
+                // It is cut with all others.
+                Ended::Stopped => NEVER,
+                _ => limits.drain_timeout,
+            };
             alarm.as_mut().reset(Instant::now() + grace);
         }
     }
 }
 
-/// When to look next whether a connection has been idle for too long or its certificate has
-/// expired.
-fn next_alarm(shared: &Shared, limits: &Limits) -> Instant {
-    let idle = limits.idle_timeout.saturating_sub(shared.idle_for().unwrap_or_default());
-    let left = shared.admission.time_left().unwrap_or_default();
-    // Never at once: a clock that stands still must not make a busy loop.
-    Instant::now() + idle.min(left).max(Duration::from_millis(1))
+/// How a connection came to rest.
+enum Rest {
+    Ended(hyper::Result<()>),
+    DueAt(Instant),
+}
+
+/// What ends the connection next if nothing moves, and when.
+fn next_alarm(shared: &Shared, limits: &Limits) -> (Instant, Ended) {
+    let now = Instant::now();
+    // Where a request is in flight, it is looked again when nothing can have been idle for longer.
+    let idle = shared.idle_since().unwrap_or(now) + limits.idle_timeout;
+    let certificate = now + shared.admission.time_left().unwrap_or_default().min(NEVER);
+    let age = shared.began() + limits.max_connection_age.unwrap_or(NEVER);
+    let known = [(idle, Ended::Idle), (certificate, Ended::CertificateOut), (age, Ended::Aged)];
+    let first = known.into_iter().chain(next_wait(shared, limits)).min_by_key(|(at, _)| *at);
+    first.unwrap_or((idle, Ended::Idle))
+}
+
+/// What of what the connection waits for is due next, and when.
+fn next_wait(shared: &Shared, limits: &Limits) -> Option<(Instant, Ended)> {
+    let head =
+        shared.progress.head_since().map(|since| (since + limits.head_timeout, Ended::SlowHead));
+    let write = shared.progress.write_since();
+    let write = write.map(|since| (since + limits.write_timeout, Ended::SlowReader));
+    head.into_iter().chain(write).min_by_key(|(at, _)| *at)
 }

@@ -21,6 +21,7 @@ use tracing::error;
 
 use crate::reload::Admission;
 use crate::server::Phase;
+use crate::server::progress::Progress;
 
 /// The address of the peer of the connection that a request came by, in the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub(super) phase: watch::Receiver<Phase>,
     /// Notified when a request was answered in the lame-duck phase: the last of its connection.
     pub(super) answered_last: Notify,
+    pub(super) progress: Progress,
     began: Instant,
     in_flight: AtomicU32,
     /// Since when nothing is in flight, in milliseconds since `began`.
@@ -51,19 +53,27 @@ impl Shared {
             peer,
             phase,
             answered_last: Notify::new(),
+            progress: Progress::new(),
             began: Instant::now(),
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
         }
     }
 
-    /// For how long nothing has been in flight; `None` where something is.
-    pub(super) fn idle_for(&self) -> Option<Duration> {
-        if self.in_flight.load(Ordering::Acquire) > 0 {
-            return None;
-        }
+    /// Whether a request is in flight.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// Since when nothing has been in flight; `None` where something is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
-        Some(self.began.elapsed().saturating_sub(since))
+        (!self.is_busy()).then(|| self.began + since)
+    }
+
+    /// When the connection was let in.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 }
 
@@ -75,6 +85,16 @@ impl InFlight {
     fn new(shared: &Arc<Shared>) -> Self {
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(shared))
+    }
+
+    /// Whether no request after this one will be answered on its connection; asked when its answer
+    /// is there.
+    fn is_last(&self) -> bool {
+        let phase = *self.0.phase.borrow();
+        if phase == Phase::LameDuck {
+            self.0.answered_last.notify_one();
+        }
+        phase != Phase::Serving || !self.0.admission.is_in()
     }
 }
 
@@ -133,6 +153,7 @@ where
         if !self.shared.admission.is_in() {
             return GateFuture { inner: None, in_flight: None, version: request.version() };
         }
+        self.shared.progress.head_came();
         let extensions = request.extensions_mut();
         extensions.insert(self.shared.admission.identity().clone());
         extensions.insert(PeerAddr(self.shared.peer));
@@ -189,6 +210,7 @@ where
             }
         };
         let in_flight = this.in_flight.take();
+        let has_panicked = answer.is_none();
         let mut response = match answer {
             Some(Ok(response)) => {
                 response.map(|body| GateBody { inner: Some(body), in_flight: None })
@@ -197,23 +219,13 @@ where
             None => {
                 let mut response = Response::new(GateBody { inner: None, in_flight: None });
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                // What the service read of the request's body nobody knows.
-                if *this.version < Version::HTTP_2 {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(header::CONNECTION, close);
-                }
                 response
             }
         };
-        if let Some(in_flight) = &in_flight {
-            let shared = &in_flight.0;
-            if *shared.phase.borrow() == Phase::LameDuck {
-                if *this.version < Version::HTTP_2 {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(header::CONNECTION, close);
-                }
-                shared.answered_last.notify_one();
-            }
+        // What a service that panicked has read of the request's body nobody knows.
+        let is_last = has_panicked || in_flight.as_ref().is_some_and(InFlight::is_last);
+        if is_last && *this.version < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.body_mut().in_flight = in_flight;
         Poll::Ready(Ok(response))

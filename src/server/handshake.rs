@@ -3,11 +3,13 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls::{AlertDescription, Error};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -46,6 +48,7 @@ impl Refused {
 pub(super) async fn shake(
     socket: TcpStream,
     current: &Current,
+    cores: &Semaphore,
     limit: Duration,
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let deadline = Instant::now() + limit;
@@ -59,22 +62,44 @@ pub(super) async fn shake(
         return Err(answer_plain(socket, first[0]).await);
     }
     let acceptor = TlsAcceptor::from(current.newest().tls.clone());
-    let mut accept = acceptor.accept(socket).into_fallible();
+    let accept = acceptor.accept(socket).into_fallible();
     let mut verdict = None;
-    // The verifier runs within a poll, and leaves its verdict with the thread that polls.
-    let accepted = poll_fn(|context| {
-        let poll = Pin::new(&mut accept).poll(context);
-        verdict = take_refused().or(verdict.take());
-        poll
-    });
-    let (error, socket) = match timeout_at(deadline, accepted).await {
+    let accepted = in_turn(cores, accept, || verdict = take_refused().or(verdict.take()));
+    let (error, mut socket) = match timeout_at(deadline, accepted).await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(failed)) => failed,
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
     };
     let refused = classify(&error, verdict);
-    linger(socket).await;
+    linger(&mut socket).await;
     Err(Failure::Refused(refused))
+}
+
+/// Polls a handshake to its end, each time only when it has a permit for a core, and calls
+/// `polled` after each: the verifier runs within a poll, and leaves its verdict with the thread.
+async fn in_turn<F: Future + Unpin>(
+    cores: &Semaphore,
+    mut handshake: F,
+    mut polled: impl FnMut(),
+) -> F::Output {
+    loop {
+        {
+            // It fails only if the semaphore is closed, which this one never is.
+            let _permit = cores.acquire().await;
+            let poll = poll_fn(|context| Poll::Ready(Pin::new(&mut handshake).poll(context))).await;
+            polled();
+            if let Poll::Ready(output) = poll {
+                return output;
+            }
+        }
+        // The handshake has this task's waker: the next time the task is polled, it may go on.
+        let mut is_woken = false;
+        poll_fn(|_| match std::mem::replace(&mut is_woken, true) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
 }
 
 fn classify(error: &io::Error, verdict: Option<(Reason, Presented)>) -> Refused {
@@ -107,14 +132,14 @@ async fn answer_plain(mut socket: TcpStream, first: u8) -> Failure {
         Connection: close\r\n\r\n\
         This port speaks HTTPS only: send the request to an https:// URL\n";
     if socket.write_all(ANSWER).await.is_ok() {
-        linger(socket).await;
+        linger(&mut socket).await;
     }
     Refused::because(Reason::PlainHttp)
 }
 
 /// Ends our side, and reads what the client still sends for a bounded time: a socket that is
 /// closed with bytes unread is reset, and the reset overtakes the alert.
-async fn linger(mut socket: TcpStream) {
+pub(super) async fn linger(socket: &mut TcpStream) {
     let drain = async {
         socket.shutdown().await?;
         let mut unread = [0; 4096];

@@ -7,6 +7,7 @@ mod gate;
 mod handshake;
 mod listen;
 mod pending;
+mod progress;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,12 +19,12 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::reload::{Current, Finding, Reload};
+use crate::reload::{Asked, Current, Finding, Reload};
 use crate::server::accept::Door;
 use crate::server::pending::Pending;
 
@@ -31,9 +32,6 @@ pub use config::{Check, Config, StartError};
 pub use gate::PeerAddr;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// How many connections may be in their handshake at once.
-const MOST_PENDING: usize = 4096;
 
 /// How long connections that are cut may take to notice.
 const CUT: Duration = Duration::from_secs(1);
@@ -44,7 +42,13 @@ pub(crate) struct Limits {
     pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) head_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) max_connection_age: Option<Duration>,
     pub(crate) max_connections: usize,
+    pub(crate) max_handshakes: usize,
+    pub(crate) max_head_size: usize,
+    pub(crate) max_streams: u32,
 }
 
 /// Where the server is on its way from serving to the end. It only ever goes on.
@@ -68,7 +72,7 @@ pub struct Bound {
     reload: Reload,
     limits: Limits,
     shutdown_delay: Duration,
-    asked: Arc<Notify>,
+    asked: mpsc::UnboundedSender<Asked>,
 }
 
 impl fmt::Debug for Bound {
@@ -115,10 +119,12 @@ impl Bound {
     {
         let current = Arc::clone(self.reload.current());
         let (phase, seen) = watch::channel(Phase::Serving);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let door = Arc::new(Door {
             service: Arc::new(service),
             current: Arc::clone(&current),
-            pending: Pending::new(MOST_PENDING),
+            pending: Arc::new(Pending::new(self.limits.max_handshakes)),
+            cores: Semaphore::new(cores),
             room: Arc::new(Semaphore::new(self.limits.max_connections)),
             limits: self.limits.clone(),
         });
@@ -178,7 +184,7 @@ struct Stop {
 #[derive(Clone, Debug)]
 pub struct Handle {
     stop: Arc<Stop>,
-    asked: Arc<Notify>,
+    asked: mpsc::UnboundedSender<Asked>,
     current: Arc<Current>,
 }
 
@@ -193,9 +199,15 @@ impl Handle {
         self.stop.at_once.notify_one();
     }
 
-    /// Has every file read again now. While the server stops this does nothing.
-    pub fn reload(&self) {
-        self.asked.notify_one();
+    /// Has every file read again now. What is returned is done when what they say is in force; it
+    /// need not be waited for. A server that has stopped reads nothing.
+    pub fn reload(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (asked, done) = oneshot::channel();
+        // A server that has stopped hears of it by the channel's end, and so does who waits.
+        let _ = self.asked.send(asked);
+        async move {
+            let _ = done.await;
+        }
     }
 
     /// The number of the generation in force: 1 at start, one more at each change.

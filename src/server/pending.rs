@@ -23,8 +23,8 @@ struct Places {
 
 /// A place, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
-    pending: &'a Pending,
+pub(super) struct Place {
+    pending: Arc<Pending>,
     number: u64,
     out: Arc<Notify>,
 }
@@ -34,7 +34,7 @@ impl Pending {
         Self { most, places: Mutex::default() }
     }
 
-    pub(super) fn enter(&self) -> Place<'_> {
+    pub(super) fn enter(self: &Arc<Self>) -> Place {
         let out = Arc::new(Notify::new());
         let mut places = self.places();
         if places.taken.len() >= self.most
@@ -45,7 +45,8 @@ impl Pending {
         let number = places.entered;
         places.entered += 1;
         places.taken.insert(number, Arc::clone(&out));
-        Place { pending: self, number, out }
+        drop(places);
+        Place { pending: Arc::clone(self), number, out }
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -53,14 +54,14 @@ impl Pending {
     }
 }
 
-impl Place<'_> {
+impl Place {
     /// Waits until a later comer gets this place.
     pub(super) async fn put_out(&self) {
         self.out.notified().await;
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.pending.places().taken.remove(&self.number);
     }

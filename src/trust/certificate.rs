@@ -199,7 +199,11 @@ impl Summary {
 
 fn summary(der: &CertificateDer<'_>, parsed: &CertificateInner<Raw>) -> Summary {
     let tbs = parsed.tbs_certificate();
-    let serial = tbs.serial_number().as_bytes();
+    // Without the octet that is there for the sign.
+    let serial = match tbs.serial_number().as_bytes() {
+        [0, serial @ ..] if !serial.is_empty() => serial,
+        serial => serial,
+    };
     Summary {
         fingerprint: Fingerprint::of(der),
         subject: printable(tbs.subject()),

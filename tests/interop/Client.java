@@ -21,18 +21,19 @@ import javax.net.ssl.SSLParameters;
 import javax.net.ssl.TrustManagerFactory;
 
 /**
- * Java as the client, as API Gateway seems to be one: the default key manager presents a certificate
- * only if the server's hints name its issuer.
+ * Java as the client, as API Gateway seems to be one: the default key manager presents a
+ * certificate only if the server's hints name its issuer.
  *
- * <p>{@code java Client URL CA [CERT KEY]} requests the URL with each HTTP client and each TLS version,
- * every time on a new connection, and prints a line for each, parted by tabs: client, TLS version,
- * {@code answer} or {@code error}, and which.
+ * <p>{@code java Client URL CA [CERT KEY]} requests the URL with each HTTP client and each TLS
+ * version, every time on a new connection, and prints a line for each, parted by tabs: client, TLS
+ * version, {@code answer} or {@code error}, and which.
  */
 public class Client {
     private static final char[] NO_PASSWORD = {};
 
     interface Request {
-        String answer(URI uri, SSLContext context, String tls) throws IOException, InterruptedException;
+        String answer(URI uri, SSLContext context, String tls)
+                throws IOException, InterruptedException;
     }
 
     public static void main(String[] args) throws Exception {
@@ -55,7 +56,8 @@ public class Client {
         System.out.println(client + "\t" + tls + "\t" + outcome.strip());
     }
 
-    private static String urlConnection(URI uri, SSLContext context, String tls) throws IOException {
+    private static String urlConnection(URI uri, SSLContext context, String tls)
+            throws IOException {
         HttpsURLConnection connection = (HttpsURLConnection) uri.toURL().openConnection();
         connection.setSSLSocketFactory(context.getSocketFactory());
         connection.setRequestProperty("Connection", "close");
@@ -91,7 +93,8 @@ public class Client {
         HttpResponse<String> response =
                 client.send(request, HttpResponse.BodyHandlers.ofString());
         String protocol = response.sslSession().orElseThrow().getProtocol();
-        return protocol + " " + response.version() + " " + response.statusCode() + " " + response.body();
+        int status = response.statusCode();
+        return protocol + " " + response.version() + " " + status + " " + response.body();
     }
 
     /** A context that trusts the CA and has the certificate to present, if there is one. */

@@ -40,13 +40,14 @@ class HttpsClient {
   get() {
     return new Promise((resolve, reject) => {
       const { host, port } = this.agent.options;
-      const request = https.get({ agent: this.agent, host, port }, async (response) => {
-        if (!this.connections.has(request.socket)) request.socket.once('close', this.onClose);
-        this.connections.add(request.socket);
-        const version = request.socket.getProtocol();
-        response.on('error', reject);
-        const body = (await response.setEncoding('utf8').toArray()).join('');
-        resolve(`${version} HTTP/${response.httpVersion} ${response.statusCode} ${body}`);
+      const request = https.get({ agent: this.agent, host, port }, (response) => {
+        const { socket } = request;
+        if (!this.connections.has(socket)) socket.once('close', this.onClose);
+        this.connections.add(socket);
+        const { httpVersion, statusCode } = response;
+        const start = `${socket.getProtocol()} HTTP/${httpVersion} ${statusCode} `;
+        const body = response.setEncoding('utf8').toArray();
+        body.then((parts) => resolve(start + parts.join('')), reject);
       });
       request.on('error', reject);
     });
@@ -152,8 +153,9 @@ async function resume() {
 }
 
 // Two clients with their connections open; the file of the one is removed while the other goes on
-// with its requests. The one that has to go does so too if `busy`, and is idle otherwise. `outAfter`
-// is when, in milliseconds after the removal, it had its last answer or its idle connection closed.
+// with its requests. The one that has to go does so too if `busy`, and is idle otherwise.
+// `outAfter` is when, in milliseconds after the removal, it had its last answer or its idle
+// connection was closed.
 async function removal({ busy }) {
   const leaver = newClient();
   const stayer = newClient(args['twin-cert'], args['twin-key']);

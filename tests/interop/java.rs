@@ -1,4 +1,4 @@
-//! Java 17, as API Gateway's client seems to be: `HttpsURLConnection` and `java.net.http.HttpClient`.
+//! Java 17, as API Gateway's client seems to be: `HttpsURLConnection` and `java.net.http`.
 
 use std::process::Command;
 use std::sync::LazyLock;

@@ -13,7 +13,7 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ struct Log {
     lines: Vec<String>,
     /// Those of the lines that are events and that nobody has waited for yet, in order.
     events: Vec<Value>,
+    /// No more will come.
+    ended: bool,
 }
 
 impl Portcullis {
@@ -90,13 +92,14 @@ impl Portcullis {
 
     /// Waits for an event called `name` that fits. Each event is handed out once, so that waiting
     /// twice means two events.
+    #[track_caller]
     pub fn wait_for_event(&self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let mut found = None;
         wait_for(DEADLINE, || {
             let mut log = lock(&self.log);
             let at = log.events.iter().position(|event| event["message"] == name && fits(event));
             found = at.map(|at| log.events.remove(at));
-            found.is_some()
+            found.is_some() || log.ended
         });
         found.unwrap_or_else(|| panic!("no fitting `{name}` in the log:\n{}", self.log()))
     }
@@ -135,7 +138,10 @@ impl Portcullis {
 
     /// Waits for the process to end by itself; `None` if a signal ended it.
     pub fn exit_code(&mut self) -> Option<i32> {
-        exit_code(&mut self.child).unwrap_or_else(|| panic!("still running:\n{}", self.log()))
+        match end(&mut self.child) {
+            Some(status) => status.code(),
+            None => panic!("still running:\n{}", self.log()),
+        }
     }
 }
 
@@ -162,6 +168,7 @@ impl fmt::Display for Finished {
 
 /// Runs a program to its end. Its standard input holds `input` and then stays open: some, like
 /// `openssl s_client`, would otherwise leave before the answer.
+#[track_caller]
 pub fn run(command: &mut Command, input: &str) -> Finished {
     let mut child = command
         .stdin(Stdio::piped())
@@ -174,10 +181,14 @@ pub fn run(command: &mut Command, input: &str) -> Finished {
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
     // Whoever has ended without reading it has said why in its output.
     let _ = stdin.write_all(input.as_bytes());
-    let ended = exit_code(&mut child);
+    let ended = end(&mut child);
     kill(&mut child);
     let text = |reader: thread::JoinHandle<_>| reader.join().expect("output is read");
-    let finished = Finished { code: ended.flatten(), stdout: text(stdout), stderr: text(stderr) };
+    let finished = Finished {
+        code: ended.and_then(|status| status.code()),
+        stdout: text(stdout),
+        stderr: text(stderr),
+    };
     assert!(ended.is_some(), "{command:?} did not end; {finished}");
     finished
 }
@@ -188,6 +199,7 @@ fn collect(stderr: impl BufRead, log: &Mutex<Log>) {
         log.events.extend(serde_json::from_str::<Value>(&line));
         log.lines.push(line);
     }
+    lock(log).ended = true;
 }
 
 fn read_to_end(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
@@ -199,14 +211,14 @@ fn read_to_end(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<S
     })
 }
 
-/// `None` if the process outlives the deadline, otherwise its exit code, if it has one.
-fn exit_code(child: &mut Child) -> Option<Option<i32>> {
+/// How the process ended; `None` if it outlives the deadline.
+fn end(child: &mut Child) -> Option<ExitStatus> {
     let mut status = None;
     wait_for(DEADLINE, || {
         status = child.try_wait().expect("the process can be waited for");
         status.is_some()
     });
-    status.map(|status| status.code())
+    status
 }
 
 fn kill(child: &mut Child) {

@@ -1,8 +1,7 @@
 //! Certificates, made once a test run. Those of clients have the exact shape of API Gateway's:
-//! X.509 v3 with the extensions absent, `C=US, L=Seattle, CN=ApiGateway` in PrintableString as
-//! subject and issuer, RSA-2048, a random 64-bit serial number, 365 days. The shape is the point:
-//! with a key identifier in them, servers that cannot tell two of them apart would look as if they
-//! could.
+//! X.509 v3 with the extensions absent, `C=US, L=Seattle, CN=ApiGateway` as subject and issuer in
+//! printable strings, RSA-2048, a random 64-bit serial number, 365 days. The shape is the point:
+//! with key identifiers in them, they would be told apart by servers that fail at the real ones.
 
 use std::sync::LazyLock;
 use std::thread;
@@ -50,9 +49,9 @@ impl Pki {
 /// The one set of this process: RSA keys take their time.
 pub static PKI: LazyLock<Pki> = LazyLock::new(|| {
     let [a, b, stranger] = rsa_keys();
-    let (root, server) = server();
+    let server = another_server();
     Pki {
-        root,
+        root: ROOT.pem(),
         server,
         a: gateway_client("a", "ApiGateway", &a, -180),
         b: gateway_client("b", "ApiGateway", &b, -90),
@@ -97,21 +96,23 @@ fn gateway_client(name: &'static str, common_name: &str, key: &KeyPair, from: i6
     Credential { name, cert: cert.pem(), key: key.serialize_pem() }
 }
 
-/// A root and the server's certificate that it issued.
-fn server() -> (String, Credential) {
+/// The issuer of what servers prove themselves with.
+static ROOT: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Test Root");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let root_key = KeyPair::generate().expect("a P-256 key");
-    let root = CertifiedIssuer::self_signed(params, root_key).expect("a root");
+    CertifiedIssuer::self_signed(params, root_key).expect("a root")
+});
 
+/// A certificate for a server, of a new key.
+pub fn another_server() -> Credential {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let mut params = CertificateParams::new(names).expect("names");
     params.distinguished_name.push(DnType::CommonName, "localhost");
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().expect("a P-256 key");
-    let cert = params.signed_by(&key, &root).expect("a certificate");
-    let server = Credential { name: "server", cert: cert.pem(), key: key.serialize_pem() };
-    (root.pem(), server)
+    let cert = params.signed_by(&key, &*ROOT).expect("a certificate");
+    Credential { name: "server", cert: cert.pem(), key: key.serialize_pem() }
 }

@@ -12,6 +12,7 @@ use portcullis::{Clock, Config, Handle, Running};
 use rcgen::KeyPair;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::{default_provider, sign::any_supported_type};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
@@ -73,11 +74,25 @@ pub struct Connector {
 
 impl Connector {
     pub fn new(client: Option<&Client>, version: &'static SupportedProtocolVersion) -> Self {
+        Self::with_provider(client, version, default_provider())
+    }
+
+    /// One that can do no other key exchange than this.
+    pub fn with_group(client: &Client, group: &'static dyn SupportedKxGroup) -> Self {
+        let provider = CryptoProvider { kx_groups: vec![group], ..default_provider() };
+        Self::with_provider(Some(client), &rustls::version::TLS13, provider)
+    }
+
+    fn with_provider(
+        client: Option<&Client>,
+        version: &'static SupportedProtocolVersion,
+        provider: CryptoProvider,
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(PKI.root.as_bytes()).unwrap()).unwrap();
         let hints = Arc::default();
         let resolver = Resolver(client.cloned(), Arc::clone(&hints));
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots)

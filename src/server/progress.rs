@@ -1,0 +1,158 @@
+//! What a connection is waiting for: the rest of a request's head, or a client that reads.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::server::gate::Shared;
+
+/// What is being waited for, and since when. The flags are set where octets move, which is often,
+/// and the times where the connection comes to rest, which is when they matter.
+#[derive(Debug)]
+pub(super) struct Progress {
+    began: Instant,
+    /// Octets have come that are not yet a request.
+    head: Waiting,
+    /// Octets of an answer are there that the client does not take.
+    write: Waiting,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    is_waiting: AtomicBool,
+    /// In milliseconds since the connection began, and one more; 0 for not yet noticed.
+    since: AtomicU64,
+}
+
+impl Waiting {
+    fn new(is_waiting: bool) -> Self {
+        Self { is_waiting: AtomicBool::new(is_waiting), since: AtomicU64::new(0) }
+    }
+
+    fn begin(&self) {
+        self.is_waiting.store(true, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        if self.is_waiting.load(Ordering::Relaxed) {
+            self.is_waiting.store(false, Ordering::Relaxed);
+            self.since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn since(&self, began: Instant) -> Option<Instant> {
+        if !self.is_waiting.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut since = self.since.load(Ordering::Relaxed);
+        if since == 0 {
+            since = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
+            self.since.store(since, Ordering::Relaxed);
+        }
+        Some(began + Duration::from_millis(since - 1))
+    }
+}
+
+impl Progress {
+    /// That of a connection that has just been let in: its first request is waited for.
+    pub(super) fn new() -> Self {
+        Self { began: Instant::now(), head: Waiting::new(true), write: Waiting::new(false) }
+    }
+
+    /// A request's head has come to its end.
+    pub(super) fn head_came(&self) {
+        self.head.end();
+    }
+
+    /// Since when the rest of a head has been waited for.
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        self.head.since(self.began)
+    }
+
+    /// Since when the client has taken nothing of what is there for it.
+    pub(super) fn write_since(&self) -> Option<Instant> {
+        self.write.since(self.began)
+    }
+}
+
+/// A stream whose progress is noted.
+#[derive(Debug)]
+pub(super) struct Noted<T> {
+    inner: T,
+    shared: Arc<Shared>,
+    /// Whether what is read begins a head. In HTTP/2 it may be many things else.
+    notes_heads: bool,
+}
+
+impl<T> Noted<T> {
+    pub(super) fn new(inner: T, shared: Arc<Shared>, notes_heads: bool) -> Self {
+        Self { inner, shared, notes_heads }
+    }
+
+    pub(super) fn into_inner(self) -> T {
+        self.inner
+    }
+
+    fn note<R>(&self, poll: Poll<R>) -> Poll<R> {
+        match poll {
+            Poll::Pending => self.shared.progress.write.begin(),
+            Poll::Ready(_) => self.shared.progress.write.end(),
+        }
+        poll
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.inner).poll_read(context, buffer);
+        // While a request is in flight it is that one's body.
+        if self.notes_heads && buffer.filled().len() > before && !self.shared.is_busy() {
+            self.shared.progress.head.begin();
+        }
+        poll
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.note(poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.note(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.inner).poll_flush(context);
+        self.note(poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
