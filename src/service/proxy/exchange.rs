@@ -5,36 +5,63 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
+use crate::service::headers;
 use crate::service::proxy::failure::Failure;
 use crate::service::proxy::pool::{Link, Slot};
+use crate::service::proxy::request::Target;
 use crate::service::proxy::upload::{Fault, Upload};
 use crate::service::proxy::upstream::Upstream;
+use crate::{ClientIdentity, PeerAddr};
 
-/// A request as the application gets it.
-pub(super) struct Outgoing {
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) headers: HeaderMap,
+/// A request on its way to the application.
+pub(super) struct Outgoing<'a> {
+    /// As it came.
+    pub(super) head: &'a request::Parts,
+    pub(super) target: Target,
+    pub(super) client: &'a ClientIdentity,
     pub(super) upload: Upload,
 }
 
-impl Outgoing {
-    fn request(&self) -> Request<Upload> {
+impl Outgoing<'_> {
+    /// As the application gets it. Made anew where it is sent again, which is rare.
+    fn request(&self, upstream: &Upstream) -> Request<Upload> {
+        let peer = self.head.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
+        let mut headers = headers::for_application(self.head, self.client, peer);
+        if !headers.contains_key(header::HOST) {
+            let host = self.target.host.clone().unwrap_or_else(|| upstream.host());
+            headers.insert(header::HOST, host);
+        }
+        self.frame(&mut headers);
         let mut request = Request::new(self.upload.clone());
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.target.uri.clone();
+        *request.headers_mut() = headers;
         request
+    }
+
+    /// Says in the headers how long the body is. hyper would send no body of unknown length with a
+    /// GET.
+    fn frame(&self, headers: &mut HeaderMap) {
+        if self.upload.is_empty() {
+            if self.head.headers.contains_key(header::CONTENT_LENGTH) {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+        } else if let Some(length) = self.upload.size_hint().exact() {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        } else {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
     }
 
     /// Whether it may be sent again if it is not known what became of it.
     fn is_repeatable(&self) -> bool {
-        self.method.is_idempotent() && self.upload.is_empty()
+        self.head.method.is_idempotent() && self.upload.is_empty()
     }
 }
 
@@ -56,7 +83,7 @@ pub(super) struct Answer {
 pub(super) async fn exchange(
     upstream: &Upstream,
     slot: &Slot,
-    outgoing: &Outgoing,
+    outgoing: &Outgoing<'_>,
     patience: Patience,
     began: Instant,
 ) -> Result<Answer, Failure> {
@@ -66,7 +93,7 @@ pub(super) async fn exchange(
         Some(link) => link,
         None => connect(upstream, patience).await?,
     };
-    let lost = match send(link, outgoing, patience, began).await {
+    let lost = match send(link, upstream, outgoing, patience, began).await {
         Ok(answer) => return Ok(answer),
         Err(lost) => lost,
     };
@@ -74,7 +101,7 @@ pub(super) async fn exchange(
     let may_repeat = match lost.trace {
         Trace::Answered => false,
         Trace::Unwritten => true,
-        Trace::Written => is_reused && outgoing.method.is_idempotent(),
+        Trace::Written => is_reused && outgoing.head.method.is_idempotent(),
     };
     let has_body_begun = outgoing.upload.progress().frames > 0;
     if !may_repeat || has_body_begun || !matches!(lost.failure, Failure::Closed(_)) {
@@ -82,7 +109,7 @@ pub(super) async fn exchange(
     }
     tracing::debug!(reason = %lost.failure, "request_sent_again");
     let link = connect(upstream, patience).await?;
-    send(link, outgoing, patience, began).await.map_err(|lost| lost.failure)
+    send(link, upstream, outgoing, patience, began).await.map_err(|lost| lost.failure)
 }
 
 async fn connect(upstream: &Upstream, patience: Patience) -> Result<Box<Link>, Failure> {
@@ -109,14 +136,15 @@ enum Trace {
 
 async fn send(
     mut link: Box<Link>,
-    outgoing: &Outgoing,
+    upstream: &Upstream,
+    outgoing: &Outgoing<'_>,
     patience: Patience,
     began: Instant,
 ) -> Result<Answer, Lost> {
     link.seen.forget();
     // What it waits for comes from the connection that is driven here, in this very task. It needs
     // neither a waker of its own nor to yield: both would only cost, or lose a wake-up.
-    let mut answer = pin!(unconstrained(link.sender.try_send_request(outgoing.request())));
+    let mut answer = pin!(unconstrained(link.sender.try_send_request(outgoing.request(upstream))));
     let mut alarm = pin!(sleep_until(began + patience.answer));
     let mut frames = 0;
     let answered = poll_fn(|context| {
@@ -162,7 +190,7 @@ fn classify(error: hyper::Error, fault: Option<Fault>) -> Failure {
 /// Refuses answers that cannot be passed on.
 fn check(response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
     let mut encodings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
-    let is_chunked = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     let is_framed = encodings.next().is_none_or(is_chunked) && encodings.next().is_none();
     // Nobody has asked to speak another protocol.
     let is_http = response.status() != StatusCode::SWITCHING_PROTOCOLS;

@@ -2,7 +2,7 @@
 //!
 //! A request takes this way: is it one that everybody reads alike (`request`)? a connection, an
 //! idle one or a new one, or a place in the queue (`pool`, `upstream`), the headers
-//! ([`headers`]), there and back (`exchange`, `upload`), and the answer
+//! ([`headers`](crate::service::headers)), there and back (`exchange`, `upload`), and the answer
 //! (`answer`). What can go wrong on it is one list (`failure`).
 
 mod answer;
@@ -21,19 +21,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header, request as head};
+use http::{HeaderValue, Request, Response, header, request as head};
 use http_body::Body;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::service::headers;
+use crate::ClientIdentity;
 use crate::service::problem::{self, RequestId};
 use crate::service::proxy::exchange::{Outgoing, Patience, exchange};
 use crate::service::proxy::failure::{Failure, Refusal};
 use crate::service::proxy::pool::Pool;
-use crate::service::proxy::request::{Target, check};
+use crate::service::proxy::request::check;
 use crate::service::proxy::upload::{Fault, Upload};
-use crate::{ClientIdentity, PeerAddr};
 
 pub use answer::ProxyBody;
 pub use upstream::{BadUpstream, Upstream};
@@ -42,7 +41,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A service that passes requests on to an application, by HTTP/1.1.
 ///
-/// It tells the application who asks, in the headers of [`headers`], and takes that from the
+/// It tells the application who asks, in the headers of [`headers`](crate::service::headers), and takes that from the
 /// extensions of the request, where the server has put it. Cloning it is cheap, and all clones share
 /// their connections.
 ///
@@ -171,40 +170,11 @@ impl Proxy {
     ) -> Result<Response<ProxyBody>, Failure> {
         let began = Instant::now();
         let target = check(head).map_err(Failure::Refused)?;
-        let identity = head.extensions.get::<ClientIdentity>().ok_or(Failure::NoIdentity)?;
-        let outgoing = self.outgoing(head, target, identity, upload);
+        let client = head.extensions.get::<ClientIdentity>().ok_or(Failure::NoIdentity)?;
+        let outgoing = Outgoing { head, target, client, upload };
         let slot = self.pool.enter(began + self.patience.answer).await?;
         let answer = exchange(&self.upstream, &slot, &outgoing, self.patience, began).await?;
         Ok(answer::relay(answer, slot, outgoing.upload))
-    }
-
-    fn outgoing(
-        &self,
-        head: &head::Parts,
-        target: Target,
-        identity: &ClientIdentity,
-        upload: Upload,
-    ) -> Outgoing {
-        let peer = head.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
-        let mut headers = headers::for_application(head, identity, peer);
-        if !headers.contains_key(header::HOST) {
-            headers.insert(header::HOST, target.host.unwrap_or_else(|| self.upstream.host()));
-        }
-        frame(&mut headers, head, &upload);
-        Outgoing { method: head.method.clone(), uri: target.uri, headers, upload }
-    }
-}
-
-/// Says in the headers how long the body is. hyper would send no body of unknown length with a GET.
-fn frame(headers: &mut HeaderMap, head: &head::Parts, upload: &Upload) {
-    if upload.is_empty() {
-        if head.headers.contains_key(header::CONTENT_LENGTH) {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-    } else if let Some(length) = upload.size_hint().exact() {
-        headers.insert(header::CONTENT_LENGTH, length.into());
-    } else {
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
