@@ -4,7 +4,8 @@
 mod support;
 
 use portcullis::service::Proxy;
-use support::proxy::{App, Front, Reply, h2, read_to_end, send, status};
+use support::h2;
+use support::proxy::{App, Front, Reply, read_to_end, send, status};
 
 /// What is sent, but for what is odd about it.
 const PLAIN: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
