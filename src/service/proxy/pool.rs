@@ -184,3 +184,21 @@ async fn sweep(pool: Weak<Pool>, mut next: Instant) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_has_just_ended_is_seen_by_who_looks() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut link = Link::new(Stream::of(ours)).await.unwrap();
+        assert!(link.is_ready(true));
+        drop(theirs);
+        // The runtime has not heard of it: it has had no turn since.
+        assert!(link.is_ready(false));
+        assert!(!link.is_ready(true));
+    }
+}

@@ -125,17 +125,19 @@ impl Upstream {
     pub(super) async fn connect(&self, limit: Duration) -> Result<Stream, Failure> {
         let began = Instant::now();
         let [mut pause, longest] = PAUSE;
+        let mut refused = None;
         loop {
             let error = match timeout_at(began + limit, self.connect_once()).await {
                 Ok(Ok(socket)) => return Ok(Stream { socket, seen: Arc::default() }),
                 Ok(Err(error)) => error,
-                Err(_) => return Err(Failure::ConnectTimeout),
+                Err(_) => return Err(refused.map_or(Failure::ConnectTimeout, Failure::Connect)),
             };
             let is_down =
                 matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
             if !is_down || began.elapsed() + pause >= limit.min(RESTART) {
                 return Err(Failure::Connect(error));
             }
+            refused = Some(error);
             sleep(pause).await;
             pause = longest.min(pause * 2);
         }
@@ -200,6 +202,11 @@ enum Socket {
 }
 
 impl Stream {
+    #[cfg(test)]
+    pub(super) fn of(stream: UnixStream) -> Self {
+        Self { socket: Socket::Unix(stream), seen: Arc::default() }
+    }
+
     fn has_ended(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         let peeked = match &self.socket {
