@@ -7,7 +7,7 @@ use std::time::Duration;
 use portcullis::admin::{Admin, Metrics};
 use portcullis::cli::{Cli, Command, LogFormat, Serve, Switch, Verdict};
 use portcullis::log::{Lines, LogGuard, LogWriter};
-use portcullis::service::Hello;
+use portcullis::service::ApiId;
 use portcullis::{Handle, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -121,7 +121,11 @@ async fn serve_until_stopped(serve: &Serve, log: LogWriter) -> ExitCode {
         Ok(admin) => admin,
         Err(code) => return code,
     };
-    let running = bound.serve_hyper(Hello);
+    let answer = &serve.answer;
+    let running = match answer.proxy() {
+        Some(proxy) => bound.serve_hyper(ApiId::new(&answer.api_id, proxy)),
+        None => bound.serve_hyper(ApiId::new(&answer.api_id, answer.hello())),
+    };
     let handle = running.handle();
     if let (Some(admin), Some(metrics)) = (admin, metrics) {
         tokio::spawn(admin.serve(handle.clone(), metrics));

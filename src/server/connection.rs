@@ -29,6 +29,10 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// Within this time after the end of its certificate a connection is told of it.
 const TOLD: Duration = Duration::from_secs(1);
 
+/// How much of HTTP/1.1 is buffered in each direction, unless a head may be larger. hyper keeps
+/// several pieces of this size in flight: more would cost megabytes a connection.
+const BUFFER: usize = 64 << 10;
+
 /// Longer than any connection lives.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -94,7 +98,10 @@ pub(super) async fn serve<S, B>(
     } else {
         let mut builder = http1::Builder::new();
         // How long a head may take is decided here, for it counts from its first octet on.
-        builder.header_read_timeout(None).max_header_size(limits.max_head_size);
+        builder
+            .header_read_timeout(None)
+            .max_header_size(limits.max_head_size)
+            .max_buf_size(BUFFER.max(limits.max_head_size));
         let connection = Box::pin(builder.serve_connection(&mut io, gate));
         drive(connection, &shared, limits).await
     };

@@ -11,13 +11,27 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
-/// The most that is read of a request's body: the largest payload that API Gateway passes on.
-const LARGEST_BODY: usize = 10 << 20;
+/// Answers every request `200` and `hello world`, once its body has been read and dropped; `413`
+/// where that is larger than 10 MiB, the largest payload that API Gateway passes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Hello {
+    max_body: u64,
+}
 
-/// Answers every request `200` and `hello world`, once its body, up to 10 MiB, has been read and
-/// dropped; `413` past that.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Hello;
+impl Default for Hello {
+    fn default() -> Self {
+        Self { max_body: super::MAX_BODY }
+    }
+}
+
+impl Hello {
+    /// How many bytes the body of a request may have. 10 MiB.
+    #[must_use]
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.max_body = bytes;
+        self
+    }
+}
 
 impl<B> Service<Request<B>> for Hello
 where
@@ -32,7 +46,8 @@ where
         if body.is_end_stream() {
             return Answer::Now;
         }
-        let mut body = Box::pin(Limited::new(body, LARGEST_BODY));
+        let most = usize::try_from(self.max_body).unwrap_or(usize::MAX);
+        let mut body = Box::pin(Limited::new(body, most));
         Answer::Later(Box::pin(async move {
             while let Some(frame) = body.frame().await {
                 if let Err(error) = frame {
@@ -70,7 +85,7 @@ impl<B> Future for Answer<B> {
         let (status, text) = match &unread {
             None => (StatusCode::OK, "hello world\n"),
             Some((StatusCode::PAYLOAD_TOO_LARGE, _)) => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 10 MiB\n")
+                (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n")
             }
             Some((status, _)) => (*status, "the body cannot be read\n"),
         };

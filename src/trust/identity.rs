@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 
 use super::certificate::{Certificate, Fingerprint, Validity, system_time};
@@ -26,6 +27,8 @@ struct Inner {
     file: Arc<Path>,
     /// Those of the certificate by which it is let in: its own, or its trust anchor's.
     counts: Arc<Counts>,
+    /// Itself as the values of headers, once they have been asked for.
+    as_headers: OnceLock<[HeaderValue; 2]>,
 }
 
 /// By what a client was let in.
@@ -45,7 +48,8 @@ impl ClientIdentity {
         file: Arc<Path>,
         counts: Arc<Counts>,
     ) -> Self {
-        Self(Arc::new(Inner { certificate, validity, origin, file, counts }))
+        let as_headers = OnceLock::new();
+        Self(Arc::new(Inner { certificate, validity, origin, file, counts, as_headers }))
     }
 
     /// An identity for the tests of an application, as if this certificate (DER) had been pinned
@@ -53,7 +57,7 @@ impl ClientIdentity {
     ///
     /// # Errors
     /// The certificate cannot be parsed.
-    #[cfg(feature = "test-util")]
+    #[cfg(any(test, feature = "test-util"))]
     pub fn for_test(
         der: impl Into<Vec<u8>>,
         file: impl AsRef<Path>,
@@ -106,6 +110,15 @@ impl ClientIdentity {
             Origin::Pin => None,
             Origin::Chain { anchor, .. } => Some(*anchor),
         }
+    }
+
+    /// The values of the headers that tell an application who this is. They are the same for all
+    /// requests of a connection, and `make` is asked for them once.
+    pub(crate) fn as_headers(
+        &self,
+        make: impl FnOnce(&Self) -> [HeaderValue; 2],
+    ) -> &[HeaderValue; 2] {
+        self.0.as_headers.get_or_init(|| make(self))
     }
 
     pub(crate) fn certificate(&self) -> &Arc<Certificate> {

@@ -3,7 +3,9 @@
 
 #![allow(dead_code, reason = "each test target uses its own part of this")]
 
+pub mod h2;
 pub mod pki;
+pub mod proxy;
 pub mod shapes;
 pub mod tls;
 
@@ -118,6 +120,15 @@ impl Portcullis {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
         assert!(sent.success(), "SIG{name} was not sent");
+    }
+
+    /// The most memory that the process has had so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the process runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.expect("a size") << 10
     }
 
     /// Sends SIGTERM and waits for the exit code; `None` if a signal ended the process.

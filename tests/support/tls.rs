@@ -217,7 +217,7 @@ impl Server {
     pub fn start(config: Config) -> Self {
         let bound = config.bind().unwrap();
         let address = bound.local_addrs()[0];
-        let running = bound.serve_hyper(Hello);
+        let running = bound.serve_hyper(Hello::default());
         Self { address, handle: running.handle(), running }
     }
 

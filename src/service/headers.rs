@@ -1,0 +1,463 @@
+//! Which headers pass a proxy, and what it adds to them.
+//!
+//! For applications that do not speak TLS themselves. The functions are pure: a service of your own
+//! may use them as [`Proxy`](crate::service::Proxy) does.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::{Version, request};
+
+use crate::ClientIdentity;
+
+/// The certificate of the client, as RFC 9440 has it: its DER in base64, between colons.
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+
+/// The SHA-256 of that DER in lower-case hex.
+pub const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
+
+/// The address of the client, behind those that stood there before.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// `https`, always.
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The API of API Gateway that a request came by, as it says itself.
+pub const API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
+
+/// Meant for one connection and not for the message (RFC 9110 section 7.6.1, and those that were
+/// hop-by-hop by name before). `Trailer` is not among them: it says what stands behind the body.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers by which somebody tells an application who the client is: AWS, Apache, Azure,
+/// Cloudflare, Envoy, HAProxy, nginx, Traefik and RFC 9440. With whatever they go on.
+const IDENTITY: [&str; 13] = [
+    "cf-client-cert",
+    "client-cert",
+    "ssl-client",
+    "x-amzn-mtls-",
+    "x-arr-clientcert",
+    "x-client-cert",
+    "x-client-dn",
+    "x-client-verif",
+    "x-forwarded-client-cert",
+    "x-forwarded-tls-client",
+    "x-mtls-",
+    "x-ssl",
+    "x-tls-",
+];
+
+/// Headers that a proxy makes itself, whose former values must not reach an application.
+const REPLACED: [&str; 5] =
+    ["content-length", "expect", "forwarded", "x-forwarded-proto", "x-real-ip"];
+
+/// Headers that pass in their one right spelling, and in none that an application may take for it.
+const NO_LOOKALIKE: [&str; 2] = ["x-amzn-apigateway-api-id", "x-forwarded-for"];
+
+/// Whether a header could tell an application who the client is, in any spelling that it might fold
+/// together with one that does: CGI, WSGI and what came after them take `X_SSL_Client` for
+/// `X-SSL-Client`, and some do so with every character that is neither a letter nor a digit.
+///
+/// ```
+/// use portcullis::service::headers::is_identity;
+///
+/// assert!(is_identity("client-cert"));
+/// assert!(is_identity("X_SSL.Client-Verify"));
+/// assert!(!is_identity("x-forwarded-port"));
+/// ```
+pub fn is_identity(name: &str) -> bool {
+    IDENTITY.iter().any(|prefix| begins_folded(name, prefix))
+}
+
+/// Whether a header of a request ends at a proxy, whatever `Connection` says.
+fn ends_here(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    // Most headers are told apart by their first character.
+    if !matches!(
+        name.as_bytes().first(),
+        Some(b'c' | b'e'..=b'f' | b'h' | b'k' | b'p' | b's'..=b'u' | b'x')
+    ) {
+        return false;
+    }
+    HOP_BY_HOP.iter().chain(&REPLACED).any(|other| is_folded(name, other))
+        || NO_LOOKALIKE.iter().any(|right| name != *right && is_folded(name, right))
+        || is_identity(name)
+}
+
+fn fold(character: u8) -> u8 {
+    if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { b'-' }
+}
+
+fn begins_folded(name: &str, prefix: &str) -> bool {
+    name.len() >= prefix.len()
+        && name.bytes().zip(prefix.bytes()).all(|(of_name, other)| fold(of_name) == other)
+}
+
+fn is_folded(name: &str, other: &str) -> bool {
+    name.len() == other.len() && begins_folded(name, other)
+}
+
+/// The headers with which a request goes on to an application: those it came with, in their order,
+/// without those that end here, and with what is known of the client.
+///
+/// How long the body is is not among them: that follows from the body. `Host` is, if it came.
+///
+/// ```
+/// # fn example(head: &http::request::Parts, client: &portcullis::ClientIdentity) {
+/// use portcullis::service::headers;
+///
+/// let peer = "192.0.2.7".parse().ok();
+/// let headers = headers::for_application(head, client, peer);
+/// assert_eq!(headers[&headers::FORWARDED_PROTO], "https");
+/// # }
+/// ```
+pub fn for_application(
+    head: &request::Parts,
+    client: &ClientIdentity,
+    peer: Option<IpAddr>,
+) -> HeaderMap {
+    let came = &head.headers;
+    let naming = naming(came);
+    let mut headers = HeaderMap::with_capacity(came.len() + 6);
+    for (name, value) in came {
+        let is_mine = *name == FORWARDED_FOR || *name == header::VIA;
+        if is_mine || ends_here(name) || is_named(&naming, name) {
+            continue;
+        }
+        if *name == header::COOKIE && head.version == Version::HTTP_2 {
+            join_cookie(&mut headers, value);
+        } else {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    let [certificate, fingerprint] = client.as_headers(certificate_headers);
+    headers.insert(CLIENT_CERT, certificate.clone());
+    headers.insert(FINGERPRINT, fingerprint.clone());
+    let before = |name: HeaderName| {
+        let is_in = !is_named(&naming, &name);
+        is_in.then(|| came.get_all(name).iter()).into_iter().flatten()
+    };
+    let peer = peer.map(|peer| peer.to_canonical().to_string());
+    append(&mut headers, FORWARDED_FOR, before(FORWARDED_FOR), peer.as_deref());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    append(&mut headers, header::VIA, before(header::VIA), Some(received_by(head.version)));
+    headers
+}
+
+/// The header values that name a client: the certificate, then its fingerprint.
+fn certificate_headers(client: &ClientIdentity) -> [HeaderValue; 2] {
+    let certificate = format!(":{}:", STANDARD.encode(client.der()));
+    let fingerprint = client.fingerprint().to_string();
+    // Both are letters, digits and a few signs: there is no other way.
+    [certificate, fingerprint]
+        .map(|value| HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static("")))
+}
+
+fn received_by(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "2.0 portcullis",
+        Version::HTTP_10 => "1.0 portcullis",
+        _ => "1.1 portcullis",
+    }
+}
+
+/// Puts one header in the place of all that came, with one value more.
+fn append<'a>(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    came: impl Iterator<Item = &'a HeaderValue>,
+    last: Option<&'a str>,
+) {
+    let mut all: Vec<u8> = Vec::new();
+    let values = came.map(HeaderValue::as_bytes).chain(last.map(str::as_bytes));
+    for value in values.filter(|value| !value.is_empty()) {
+        if !all.is_empty() {
+            all.extend_from_slice(b", ");
+        }
+        all.extend_from_slice(value);
+    }
+    // What came were values, and what joins them is allowed in one.
+    if let (false, Ok(value)) =
+        (all.is_empty(), HeaderValue::from_maybe_shared(bytes::Bytes::from(all)))
+    {
+        headers.insert(name, value);
+    }
+}
+
+/// HTTP/2 may split a cookie into several headers, HTTP/1.1 may not (RFC 9113 section 8.2.3).
+fn join_cookie(headers: &mut HeaderMap, value: &HeaderValue) {
+    match headers.entry(header::COOKIE) {
+        Entry::Vacant(vacant) => {
+            vacant.insert(value.clone());
+        }
+        Entry::Occupied(mut cookie) => {
+            let joined = [cookie.get().as_bytes(), b"; ", value.as_bytes()].concat();
+            if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+                cookie.insert(joined);
+            }
+        }
+    }
+}
+
+/// Takes out of the headers of an answer what was meant for the connection that it came by.
+///
+/// ```
+/// use http::{HeaderMap, HeaderName, HeaderValue};
+///
+/// let mut headers = HeaderMap::new();
+/// for (name, value) in [("connection", "keep-alive, x-hop"), ("x-hop", "1"), ("x-end", "2")] {
+///     headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+/// }
+/// portcullis::service::headers::for_client(&mut headers);
+/// assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-end"]);
+/// ```
+pub fn for_client(headers: &mut HeaderMap) {
+    let naming = naming(headers);
+    let goes = |name: &HeaderName| {
+        matches!(name.as_str().as_bytes().first(), Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u'))
+            && HOP_BY_HOP.contains(&name.as_str())
+            || is_named(&naming, name)
+    };
+    if headers.keys().any(goes) {
+        // Removing one by one would not keep the order of those that stay.
+        let mut last = None;
+        let came = std::mem::take(headers);
+        headers.reserve(came.len());
+        for (name, value) in came {
+            last = name.or(last);
+            if let Some(name) = last.as_ref().filter(|name| !goes(name)) {
+                headers.append(name.clone(), value);
+            }
+        }
+    }
+}
+
+/// Takes out of the trailers of a message what must not stand there: whatever frames, routes or
+/// authorises a message (RFC 9110 section 6.5.1), and all that a header may not tell either.
+pub fn for_trailers(trailers: &mut HeaderMap) {
+    let out = |name: &HeaderName| {
+        ends_here(name)
+            || [FORWARDED_FOR, API_ID].contains(name)
+            || [header::HOST, header::AUTHORIZATION, header::COOKIE, header::SET_COOKIE]
+                .contains(name)
+            || [header::TRAILER, header::VIA, header::CONTENT_TYPE].contains(name)
+            || [header::CONTENT_ENCODING, header::CONTENT_RANGE].contains(name)
+    };
+    let gone: Vec<_> = trailers.keys().filter(|name| out(name)).cloned().collect();
+    for name in gone {
+        trailers.remove(name);
+    }
+}
+
+/// Those headers called `Connection` that name headers: most name none.
+fn naming(headers: &HeaderMap) -> Vec<HeaderValue> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    let is_common = |value: &HeaderValue| {
+        COMMON.iter().any(|common| value.as_bytes().eq_ignore_ascii_case(common))
+    };
+    values.filter(|value| !is_common(value)).cloned().collect()
+}
+
+/// What `Connection` says most of the time.
+const COMMON: [&[u8]; 2] = [b"close", b"keep-alive"];
+
+/// Whether `Connection` names a header. It cannot name `Host`: without that a request would be
+/// another one.
+fn is_named(naming: &[HeaderValue], name: &HeaderName) -> bool {
+    naming.iter().any(|value| {
+        let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        names.any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    }) && *name != header::HOST
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(name: &str) -> HeaderName {
+        HeaderName::from_bytes(name.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn an_identity_is_known_in_every_spelling() {
+        for name in [
+            "client-cert",
+            "client_cert",
+            "client.cert-chain",
+            "x-ssl-client-verify",
+            "x_ssl_cert",
+            "x-client-cert-fingerprint",
+            "x-client_cert",
+            "x-amzn-mtls-clientcert",
+            "x_amzn_mtls_anything",
+            "x-forwarded-client-cert",
+            "x~forwarded~client~cert",
+        ] {
+            assert!(is_identity(name), "{name}");
+            assert!(ends_here(&header(name)), "{name}");
+        }
+        for name in [
+            "host",
+            "client-id",
+            "x-client-id",
+            "x-amzn-trace-id",
+            "x-amzn-apigateway-api-id",
+            "x-forwarded-port",
+            "x-forwarded-host",
+            "sslx",
+            "authorization",
+            "cookie",
+            "content-type",
+            "transfer",
+            "trailer",
+        ] {
+            assert!(!is_identity(name), "{name}");
+            assert!(!ends_here(&header(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn connection_names_what_goes_and_never_the_host() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::CONNECTION, HeaderValue::from_static("close"));
+        headers.append(header::CONNECTION, HeaderValue::from_static("keep-alive , X-One,,host"));
+        headers.append(header::CONNECTION, HeaderValue::from_static("x-two"));
+        let naming = naming(&headers);
+        for (name, expected) in
+            [("x-one", true), ("x-two", true), ("host", false), ("x-three", false), ("x", false)]
+        {
+            assert_eq!(is_named(&naming, &header(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn trailers_neither_frame_nor_tell_who_asks() {
+        let mut trailers = HeaderMap::new();
+        for name in ["x-sum", "content-length", "host", "client_cert", "x-forwarded-for", "cookie"]
+        {
+            trailers.insert(header(name), HeaderValue::from_static("1"));
+        }
+        for_trailers(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
+    }
+
+    /// A name that an application folds to this one.
+    fn spelled(name: &'static str) -> impl Strategy<Value = String> {
+        let separators = proptest::collection::vec("[-_.!#$%&'*+^`|~]", name.len());
+        let capitals = proptest::collection::vec(any::<bool>(), name.len());
+        (separators, capitals).prop_map(|(separators, capitals)| {
+            let characters = name.chars().zip(separators).zip(capitals);
+            let spell =
+                |((character, separator), is_capital): ((char, String), bool)| match character {
+                    '-' => separator,
+                    other if is_capital => other.to_uppercase().to_string(),
+                    other => other.to_string(),
+                };
+            characters.map(spell).collect()
+        })
+    }
+
+    fn known() -> impl Strategy<Value = String> {
+        let names = [&IDENTITY[..], &REPLACED, &HOP_BY_HOP].concat();
+        proptest::sample::select(names).prop_flat_map(spelled)
+    }
+
+    proptest! {
+        #[test]
+        fn what_ends_here_does_so_however_it_is_spelled(name in known()) {
+            prop_assert!(ends_here(&header(&name)), "{}", name);
+        }
+
+        #[test]
+        fn what_looks_like_a_header_that_passes_does_not(
+            name in proptest::sample::select(NO_LOOKALIKE.to_vec()).prop_flat_map(spelled)
+        ) {
+            let is_right = NO_LOOKALIKE.contains(&name.to_lowercase().as_str());
+            prop_assert_eq!(!ends_here(&header(&name)), is_right, "{}", name);
+        }
+
+        /// Whatever comes: what is told of the client is true, and all else stays in its order.
+        #[test]
+        fn an_application_is_told_only_what_is_known(
+            came in proptest::collection::vec(
+                (prop_oneof![known(), "[a-z]{1,3}(-[a-z]{1,3})?"], "[ -~]{0,9}"), 0..12)
+        ) {
+            let client = client();
+            let mut request = Request::new(());
+            for (name, value) in &came {
+                let Ok(value) = HeaderValue::from_str(value) else { continue };
+                request.headers_mut().append(header(name), value);
+            }
+            let head = request.into_parts().0;
+            let told = for_application(&head, &client, "192.0.2.7".parse().ok());
+            let certificate = told.get_all(CLIENT_CERT).iter().collect::<Vec<_>>();
+            prop_assert_eq!(certificate, [&certificate_headers(&client)[0]]);
+            let ours = [CLIENT_CERT, FINGERPRINT, FORWARDED_FOR, FORWARDED_PROTO, header::VIA];
+            for name in told.keys().filter(|name| !ours.contains(name)) {
+                prop_assert!(!is_identity(name.as_str()), "{}", name);
+            }
+            let naming = naming(&head.headers);
+            let kept = |name: &&HeaderName| {
+                !ours.contains(name) && !ends_here(name) && !is_named(&naming, name)
+            };
+            let before: Vec<_> = head.headers.keys().filter(kept).collect();
+            let after: Vec<_> = told.keys().filter(|name| !ours.contains(name)).collect();
+            prop_assert_eq!(before, after);
+        }
+
+        #[test]
+        fn an_answer_keeps_its_order(names in proptest::collection::vec("(x-[a-e]|keep-alive|te)", 0..12)) {
+            let mut headers = HeaderMap::new();
+            for (number, name) in names.iter().enumerate() {
+                headers.append(header(name), HeaderValue::from(number));
+            }
+            let expected: Vec<_> = headers
+                .iter()
+                .filter(|(name, _)| name.as_str().starts_with("x-"))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
+            for_client(&mut headers);
+            let left: Vec<_> =
+                headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+            prop_assert_eq!(left, expected);
+        }
+    }
+
+    fn client() -> ClientIdentity {
+        use rustls::pki_types::CertificateDer;
+        use rustls::pki_types::pem::PemObject as _;
+
+        let pem = include_bytes!("../../certs-example/client-1.pem");
+        ClientIdentity::for_test(CertificateDer::from_pem_slice(pem).unwrap().to_vec(), "a")
+            .unwrap()
+    }
+
+    #[test]
+    fn the_client_is_told_as_rfc_9440_has_it() {
+        let client = client();
+        let [certificate, fingerprint] = certificate_headers(&client);
+        let inner = certificate.to_str().unwrap().strip_prefix(':').unwrap();
+        let der = STANDARD.decode(inner.strip_suffix(':').unwrap()).unwrap();
+        assert_eq!(der, client.der());
+        assert_eq!(fingerprint.to_str().unwrap(), client.fingerprint().to_string());
+        let head = Request::new(()).into_parts().0;
+        let told = for_application(&head, &client, "::ffff:192.0.2.7".parse().ok());
+        assert_eq!(told[FORWARDED_FOR], "192.0.2.7");
+        assert_eq!(told[header::VIA], "1.1 portcullis");
+    }
+}

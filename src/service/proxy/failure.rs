@@ -1,0 +1,146 @@
+//! What can go wrong between a client and an application, as a closed list.
+
+use std::fmt;
+use std::io;
+
+use http::StatusCode;
+
+/// Why a request was refused before the upstream heard of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// There is no `Host`, or it is empty.
+    NoHost,
+    /// There is more than one.
+    SeveralHosts,
+    /// It is no host and port.
+    BadHost,
+    /// The target names another authority than `Host` does.
+    AuthorityDiffers,
+    /// The target is none that this method can have.
+    BadTarget,
+    /// The body is encoded in another way than chunked.
+    TransferEncoding,
+    /// Its length is not one number.
+    ContentLength,
+    /// CONNECT and TRACE.
+    Method,
+}
+
+/// Why a request was not answered as the upstream would have it.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was refused.
+    Refused(Refusal),
+    /// Nobody knows who asks: the service runs without the server that verifies clients.
+    NoIdentity,
+    /// The body is larger than it may be.
+    BodyTooLarge,
+    /// The body broke off, or its framing is wrong.
+    BodyBroken,
+    /// The client did not go on with its body.
+    BodyTimeout,
+    /// Too many requests wait for a connection to the upstream.
+    QueueFull,
+    /// No connection to the upstream became free.
+    QueueTimeout,
+    /// No connection can be made.
+    Connect(io::Error),
+    /// None was made in time.
+    ConnectTimeout,
+    /// The connection ended before the answer's head was complete.
+    Closed(hyper::Error),
+    /// The head of the answer is none that can be passed on.
+    BadResponse(Option<hyper::Error>),
+    /// There was no head in time.
+    ResponseTimeout,
+}
+
+impl Failure {
+    /// What the log and the counters call it.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::NoHost) => "no_host",
+            Self::Refused(Refusal::SeveralHosts) => "several_hosts",
+            Self::Refused(Refusal::BadHost) => "bad_host",
+            Self::Refused(Refusal::AuthorityDiffers) => "authority_differs",
+            Self::Refused(Refusal::BadTarget) => "bad_target",
+            Self::Refused(Refusal::TransferEncoding) => "transfer_encoding",
+            Self::Refused(Refusal::ContentLength) => "content_length",
+            Self::Refused(Refusal::Method) => "method",
+            Self::NoIdentity => "no_identity",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyBroken => "body_broken",
+            Self::BodyTimeout => "body_timeout",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Connect(_) => "connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Closed(_) => "closed",
+            Self::BadResponse(_) => "bad_response",
+            Self::ResponseTimeout => "response_timeout",
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(Refusal::Method) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Refused(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::NoIdentity => StatusCode::FORBIDDEN,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_) | Self::Closed(_) | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
+            Self::QueueTimeout | Self::ConnectTimeout | Self::ResponseTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+        }
+    }
+
+    /// What whoever asked may know.
+    pub(super) fn detail(&self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::NoHost) => "The request names no host.",
+            Self::Refused(Refusal::SeveralHosts) => "The request names more than one host.",
+            Self::Refused(Refusal::BadHost) => "The request's host is malformed.",
+            Self::Refused(Refusal::AuthorityDiffers) => "The request's target and host differ.",
+            Self::Refused(Refusal::BadTarget) => "The request's target is malformed.",
+            Self::Refused(Refusal::TransferEncoding) => "The body's encoding is not supported.",
+            Self::Refused(Refusal::ContentLength) => "The body's length is malformed.",
+            Self::Refused(Refusal::Method) => "The method is not allowed here.",
+            Self::NoIdentity => "The client is not known.",
+            Self::BodyTooLarge => "The body is too large.",
+            Self::BodyBroken => "The body is malformed or incomplete.",
+            Self::BodyTimeout => "The body did not arrive in time.",
+            Self::QueueFull => "The application has too much to do.",
+            Self::Connect(_) | Self::Closed(_) => "The application cannot be reached.",
+            Self::BadResponse(_) => "The application's answer is malformed.",
+            Self::QueueTimeout | Self::ConnectTimeout | Self::ResponseTimeout => {
+                "The application did not answer in time."
+            }
+        }
+    }
+
+    /// Whether it is the client's doing, and not the upstream's.
+    pub(super) fn is_of_client(&self) -> bool {
+        self.status().is_client_error()
+    }
+}
+
+/// The reason in words, for the log.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "{error}"),
+            Self::Closed(error) | Self::BadResponse(Some(error)) => {
+                write!(f, "{error}")?;
+                let mut source = std::error::Error::source(error);
+                while let Some(error) = source {
+                    write!(f, ": {error}")?;
+                    source = error.source();
+                }
+                Ok(())
+            }
+            other => write!(f, "{}", other.detail()),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! In front of an application: what is verified is passed on to it, and its answers back.
+//!
+//! A request takes this way: is it one that everybody reads alike (`request`)? a connection, an
+//! idle one or a new one, or a place in the queue (`pool`, `upstream`), the headers
+//! ([`headers`](crate::service::headers)), there and back (`exchange`, `upload`), and the answer
+//! (`answer`). What can go wrong on it is one list (`failure`).
+
+mod answer;
+mod exchange;
+mod failure;
+mod pool;
+mod request;
+mod upload;
+mod upstream;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header, request as head};
+use http_body::Body;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::ClientIdentity;
+use crate::service::problem::{self, RequestId};
+use crate::service::proxy::exchange::{Outgoing, Patience, exchange};
+use crate::service::proxy::failure::{Failure, Refusal};
+use crate::service::proxy::pool::Pool;
+use crate::service::proxy::request::check;
+use crate::service::proxy::upload::{Fault, Upload};
+
+pub use answer::ProxyBody;
+pub use upstream::{BadUpstream, Upstream};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A service that passes requests on to an application, by HTTP/1.1.
+///
+/// It tells the application who asks, in the headers of [`headers`](crate::service::headers), and takes that from the
+/// extensions of the request, where the server has put it. Cloning it is cheap, and all clones share
+/// their connections.
+///
+/// ```no_run
+/// use portcullis::Config;
+/// use portcullis::service::Proxy;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let proxy = Proxy::new("http://127.0.0.1:3000".parse()?).max_body(1 << 20);
+/// let server = Config::new("server-cert.pem", "server-key.pem").trust("trust").bind()?;
+/// server.serve_hyper(proxy).stopped().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Proxy {
+    upstream: Arc<Upstream>,
+    pool: Arc<Pool>,
+    patience: Patience,
+    max_body: u64,
+    limits: Limits,
+}
+
+/// What a pool is made from.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    connections: usize,
+    queue: usize,
+    idle_timeout: Duration,
+}
+
+impl Limits {
+    fn pool(self) -> Arc<Pool> {
+        Arc::new(Pool::new(self.connections, self.queue, self.idle_timeout))
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// Passes requests on to this application.
+    pub fn new(upstream: Upstream) -> Self {
+        let limits =
+            Limits { connections: 1024, queue: 1024, idle_timeout: Duration::from_secs(4) };
+        Self {
+            upstream: Arc::new(upstream),
+            pool: limits.pool(),
+            patience: Patience { connect: Duration::from_secs(5), answer: Duration::from_secs(29) },
+            max_body: super::MAX_BODY,
+            limits,
+        }
+    }
+
+    /// How long it may take to connect to the application. 5 s. A connection that is refused is
+    /// tried again for two seconds within it, for an application that is being started anew.
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.patience.connect = limit;
+        self
+    }
+
+    /// How long it may take until the head of the application's answer is there, from the request
+    /// or from the last piece of its body. 29 s, as API Gateway has it.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.patience.answer = limit;
+        self
+    }
+
+    /// How many bytes the body of a request may have. 10 MiB, as API Gateway has it.
+    #[must_use]
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// For how long an idle connection to the application is kept. 4 s: shorter than applications
+    /// keep it, which is 5 s for Node.js, or a request meets a connection that just ends.
+    #[must_use]
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.limits.idle_timeout = limit;
+        self.pool = self.limits.pool();
+        self
+    }
+
+    /// How many connections to the application there may be, one for each request in progress.
+    /// 1024.
+    #[must_use]
+    pub fn max_connections(mut self, most: usize) -> Self {
+        self.limits.connections = most;
+        self.pool = self.limits.pool();
+        self
+    }
+
+    /// How many requests may wait for a connection once there are so many. 1024.
+    #[must_use]
+    pub fn queue(mut self, most: usize) -> Self {
+        self.limits.queue = most;
+        self.pool = self.limits.pool();
+        self
+    }
+
+    async fn answer<B>(self, request: Request<B>) -> Response<ProxyBody>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let (head, body) = request.into_parts();
+        let (upload, fits) = Upload::new(body, self.max_body);
+        let passed = match fits {
+            Ok(()) => self.pass(&head, upload.clone()).await,
+            Err(Fault::TooLarge) => Err(Failure::BodyTooLarge),
+            Err(Fault::Broken) => Err(Failure::BodyBroken),
+        };
+        passed.unwrap_or_else(|failure| report(&failure, &head, upload))
+    }
+
+    async fn pass(
+        &self,
+        head: &head::Parts,
+        upload: Upload,
+    ) -> Result<Response<ProxyBody>, Failure> {
+        let began = Instant::now();
+        let target = check(head).map_err(Failure::Refused)?;
+        let client = head.extensions.get::<ClientIdentity>().ok_or(Failure::NoIdentity)?;
+        let outgoing = Outgoing { head, target, client, upload };
+        let slot = self.pool.enter(began + self.patience.answer).await?;
+        let answer = exchange(&self.upstream, &slot, &outgoing, self.patience, began).await?;
+        Ok(answer::relay(answer, slot, outgoing.upload))
+    }
+}
+
+/// What the client gets instead of an answer; the log gets the reason.
+fn report(failure: &Failure, head: &head::Parts, upload: Upload) -> Response<ProxyBody> {
+    let id = RequestId::new();
+    let status = failure.status();
+    let (reason, method) = (failure.reason(), &head.method);
+    let number = status.as_u16();
+    let trace_id = head.headers.get("x-amzn-trace-id").and_then(|value| value.to_str().ok());
+    if failure.is_of_client() {
+        info!(reason, status = number, error = %failure, request_id = %id, %method, trace_id, "request_refused");
+    } else {
+        warn!(reason, status = number, error = %failure, request_id = %id, %method, trace_id, "upstream_failed");
+    }
+    let mut response = problem::answer(status, failure.detail(), id);
+    if matches!(failure, Failure::Refused(Refusal::Method)) {
+        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    // What of its body is still to come must not be taken for a request.
+    if matches!(failure, Failure::Refused(_)) || !upload.is_empty() {
+        problem::close(&mut response, head.version);
+    }
+    response.map(|text| ProxyBody::text(text, upload))
+}
+
+/// The answer of a [`Proxy`] that is to come.
+pub type ProxyFuture =
+    Pin<Box<dyn Future<Output = Result<Response<ProxyBody>, Infallible>> + Send>>;
+
+impl<B> hyper::service::Service<Request<B>> for Proxy
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = ProxyFuture;
+
+    fn call(&self, request: Request<B>) -> ProxyFuture {
+        let proxy = self.clone();
+        Box::pin(async move { Ok(proxy.answer(request).await) })
+    }
+}
+
+impl<B> tower_service::Service<Request<B>> for Proxy
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = ProxyFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ProxyFuture {
+        hyper::service::Service::call(self, request)
+    }
+}

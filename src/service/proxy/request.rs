@@ -1,0 +1,196 @@
+//! Which requests can be passed on: those that everybody reads in one way.
+//!
+//! What is malformed as HTTP hyper has refused before. This is about what it lets through.
+
+use http::uri::{self, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request};
+
+use crate::service::proxy::failure::Refusal;
+
+/// What a request that can be passed on asks for.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// In origin form, or `*`.
+    pub(super) uri: Uri,
+    /// The host that it names other than by `Host`.
+    pub(super) host: Option<HeaderValue>,
+}
+
+/// Says what a request asks for, or why it cannot be passed on.
+pub(super) fn check(head: &request::Parts) -> Result<Target, Refusal> {
+    if [Method::CONNECT, Method::TRACE].contains(&head.method) {
+        return Err(Refusal::Method);
+    }
+    check_framing(&head.headers)?;
+    let host = check_host(head)?;
+    Ok(Target { uri: check_target(head)?, host })
+}
+
+/// The body is chunked, or its length is one number, or there is none.
+fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (encodings.next(), encodings.next()) {
+        (None, _) => {}
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
+        _ => return Err(Refusal::TransferEncoding),
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    let is_number = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
+    if is_number && lengths.all(|other| other == first) {
+        Ok(())
+    } else {
+        Err(Refusal::ContentLength)
+    }
+}
+
+/// One host, wherever it is named. Returns it if that is not in `Host`.
+fn check_host(head: &request::Parts) -> Result<Option<HeaderValue>, Refusal> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(Refusal::SeveralHosts),
+        (Some(host), None) if host.is_empty() => return Err(Refusal::NoHost),
+        (Some(host), None) if is_host(host.as_bytes()) => Some(host),
+        (Some(_), None) => return Err(Refusal::BadHost),
+        (None, None) => None,
+    };
+    let authority = head.uri.authority().map(uri::Authority::as_str);
+    match (host, authority) {
+        (Some(host), Some(other)) if !host.as_bytes().eq_ignore_ascii_case(other.as_bytes()) => {
+            Err(Refusal::AuthorityDiffers)
+        }
+        (Some(_), _) => Ok(None),
+        // HTTP/1.1 has it in `Host`, whatever the target says.
+        (None, Some(authority)) if head.version != Version::HTTP_11 => {
+            if !is_host(authority.as_bytes()) {
+                return Err(Refusal::BadHost);
+            }
+            HeaderValue::from_str(authority).map(Some).map_err(|_| Refusal::BadHost)
+        }
+        (None, _) if head.version < Version::HTTP_11 => Ok(None),
+        (None, _) => Err(Refusal::NoHost),
+    }
+}
+
+/// Whether this is a host, and a port or not. Stricter than the grammar, which allows in a name
+/// what separates hosts elsewhere.
+fn is_host(text: &[u8]) -> bool {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let is_address = |byte: &u8| byte.is_ascii_hexdigit() || b":.".contains(byte);
+    let (host, rest) = match text.strip_prefix(b"[") {
+        Some(text) => split(text, b']').unwrap_or_default(),
+        None => text.split_at(text.iter().position(|byte| *byte == b':').unwrap_or(text.len())),
+    };
+    let is_good =
+        if text.starts_with(b"[") { host.iter().all(is_address) } else { host.iter().all(is_name) };
+    let is_port =
+        |port: &[u8]| (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit);
+    !host.is_empty() && is_good && (rest.is_empty() || rest.strip_prefix(b":").is_some_and(is_port))
+}
+
+fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let position = text.iter().position(|byte| *byte == at)?;
+    Some((text.get(..position)?, text.get(position + 1..)?))
+}
+
+/// The target in the form in which an application expects it.
+fn check_target(head: &request::Parts) -> Result<Uri, Refusal> {
+    let uri = &head.uri;
+    if uri.scheme().is_none() && uri.authority().is_some() {
+        return Err(Refusal::BadTarget);
+    }
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let is_whole_server = path == "*" && head.method == Method::OPTIONS;
+    let is_path = uri.path().starts_with('/');
+    // hyper lets some through that are no part of a URI: what reads them reads them differently.
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic());
+    if !(is_whole_server || is_path) || !is_plain {
+        return Err(Refusal::BadTarget);
+    }
+    let mut parts = uri::Parts::default();
+    parts.path_and_query = uri.path_and_query().cloned();
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    }
+    Uri::from_parts(parts).map_err(|_| Refusal::BadTarget)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn head(version: Version, target: &str, headers: &[(&'static str, &str)]) -> request::Parts {
+        let mut request = Request::builder().version(version).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn refusal(
+        version: Version,
+        target: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Option<Refusal> {
+        check(&head(version, target, headers)).err()
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for good in ["a", "A.b-c_d", "127.0.0.1:80", "[::1]", "[::ffff:1.2.3.4]:65535", "a:1"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "", "a b", "a,b", "u@a", "a/", "a?b", "a#b", "a:", "a:b", "a:123456", "[::1", "[]",
+            "[::1]a", "[::1]:", "[g::1]", "a\tb", "http://a", "a\\b", "a%41", "é", ":80",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        const H1: Version = Version::HTTP_11;
+        assert_eq!(refusal(H1, "/", &[("host", "a")]), None);
+        assert_eq!(refusal(H1, "/", &[]), Some(Refusal::NoHost));
+        assert_eq!(refusal(H1, "/", &[("host", "")]), Some(Refusal::NoHost));
+        assert_eq!(refusal(H1, "http://a/", &[]), Some(Refusal::NoHost));
+        assert_eq!(refusal(H1, "/", &[("host", "a"), ("host", "a")]), Some(Refusal::SeveralHosts));
+        assert_eq!(refusal(H1, "ftp://a/", &[("host", "A")]), None);
+        assert_eq!(refusal(H1, "http://b/", &[("host", "a")]), Some(Refusal::AuthorityDiffers));
+        assert_eq!(refusal(Version::HTTP_10, "/", &[]), None);
+        assert_eq!(refusal(Version::HTTP_2, "https://a/", &[]), None);
+        assert_eq!(refusal(Version::HTTP_2, "https://a@b/", &[]), Some(Refusal::BadHost));
+        assert_eq!(refusal(Version::HTTP_2, "/", &[]), Some(Refusal::NoHost));
+    }
+
+    #[test]
+    fn a_target_is_passed_on_in_origin_form() {
+        let target = |target| {
+            let target = check(&head(Version::HTTP_11, target, &[("host", "a")]));
+            target.unwrap().uri.to_string()
+        };
+        assert_eq!(target("/b?c=d"), "/b?c=d");
+        assert_eq!(target("//b/../c"), "//b/../c");
+        assert_eq!(target("http://a"), "/");
+        assert_eq!(target("http://a?b"), "/?b");
+        assert_eq!(target("https://a/b?c"), "/b?c");
+    }
+
+    #[test]
+    fn a_body_is_framed_in_one_way() {
+        let framed = |name, value| refusal(Version::HTTP_11, "/", &[("host", "a"), (name, value)]);
+        assert_eq!(framed("transfer-encoding", "chunked"), None);
+        for value in ["gzip, chunked", "chunked, chunked", "identity", "xchunked", ""] {
+            let refusal = framed("transfer-encoding", value);
+            assert_eq!(refusal, Some(Refusal::TransferEncoding), "{value}");
+        }
+        assert_eq!(framed("content-length", "0"), None);
+        for value in ["", "+1", "-1", "1 ", "0x1", "1, 1"] {
+            let refusal = framed("content-length", value);
+            assert_eq!(refusal, Some(Refusal::ContentLength), "{value}");
+        }
+    }
+}
