@@ -284,6 +284,30 @@ async fn a_pin_is_no_anchor_and_an_anchor_no_pin_unless_it_is_given_as_both() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn beside_a_ca_a_stranger_is_unknown_whatever_else_is_wrong_with_it() {
+    let key = key(&PKCS_RSA_SHA256);
+    let with = |extensions| Shape { extensions, ..Shape::of(&key) };
+    let ended = SystemTime::now() - DAY;
+    let site = Site::new();
+    std::fs::write(site.path("ca.pem"), Ca::new("ca", 0).root.pem()).unwrap();
+    let server = Server::start(site.config().trust_ca(site.path("ca.pem")));
+    for (what, shape) in [
+        ("no extensions", Shape::of(&key)),
+        ("CA:TRUE", with(&[shapes::CA_TRUE])),
+        ("unknown critical extension", with(&[shapes::UNKNOWN_CRITICAL])),
+        ("serverAuth only", with(&[shapes::SERVER_AUTH])),
+        ("v1", Shape { is_v1: true, ..Shape::of(&key) }),
+        ("ended", Shape { from: ended - DAY, until: ended, ..Shape::of(&key) }),
+    ] {
+        let client = Client::new(&[shape.der()], &key);
+        is_out(&server, Some(&client), AlertDescription::UnknownCA, what).await;
+    }
+    // Another CA of the same name.
+    let namesake = Ca::new("ca", 0).issue(|_| ()).0;
+    is_out(&server, Some(&namesake), AlertDescription::UnknownCA, "of a namesake").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_a_chain_the_earliest_end_counts_and_its_sessions_end_with_it() {
     let site = Site::new();
     let ca = Ca::new("ca", 1);

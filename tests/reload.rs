@@ -202,6 +202,57 @@ async fn a_directory_that_vanishes_or_is_replaced_by_an_empty_one_changes_nothin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_made_again_at_once_is_watched_again() {
+    let (site, server, load) = loaded().await;
+    let trust = site.path("trust");
+    // Its inode may be the same.
+    fs::remove_dir_all(&trust).unwrap();
+    fs::create_dir(&trust).unwrap();
+    until_faulty(&server, "a new directory without a usable certificate").await;
+    put(&trust, "b.pem", &PKI.b.cert);
+    server.until(&connector(&PKI.a), false).await;
+    for _ in 0..2 {
+        put(&trust, "stranger.pem", &PKI.stranger.cert);
+        server.until(&connector(&PKI.stranger), true).await;
+        fs::remove_file(trust.join("stranger.pem")).unwrap();
+        server.until(&connector(&PKI.stranger), false).await;
+    }
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_renamed_all_the_time_is_there_all_the_time() {
+    let (site, server, load) = loaded().await;
+    let names = [site.path("trust/b.pem"), site.path("trust/renamed.pem")];
+    for _ in 0..30 {
+        fs::rename(&names[0], &names[1]).unwrap();
+        server.handle.reload().await;
+        fs::rename(&names[1], &names[0]).unwrap();
+    }
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_half_written_at_the_end_of_a_block_loses_nothing_before_it_is_closed() {
+    use std::io::Write as _;
+    let site = Site::new();
+    site.trust("all.pem", &format!("{}{}", PKI.a.cert, PKI.b.cert));
+    let server = Server::start(site.config().trust(site.path("trust")).poll_interval(NEVER));
+    server.handle.reload().await;
+    let load = Load::start(&server, &PKI.b);
+    let mut file = fs::File::create(site.path("trust/all.pem")).unwrap();
+    file.write_all(PKI.stranger.cert.as_bytes()).unwrap();
+    file.flush().unwrap();
+    // What comes is in before the file is closed, and what may go is not out.
+    server.until(&connector(&PKI.stranger), true).await;
+    assert!(connector(&PKI.a).ask(server.address).await.is_ok());
+    file.write_all(PKI.b.cert.as_bytes()).unwrap();
+    drop(file);
+    server.until(&connector(&PKI.a), false).await;
+    load.lost_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_directory_emptied_file_by_file_trusts_nobody_until_it_is_filled() {
     let site = Site::new();
     site.trust("a.pem", &PKI.a.cert);

@@ -32,7 +32,8 @@
 //! | `file_warning` | warn | a file is odd; said once | `file`, `line`, `problem`, `remedy` |
 //! | `fault_mended` | info | a fault is gone | `file`, `line`, `problem` |
 //! | `watch_unavailable` | warn | the file system tells of no change; it is polled | `error`, `poll_interval`, `remedy` |
-//! | `reload_asked` | info | SIGHUP | |
+//! | `reloaded` | info | what SIGHUP asked for is done | `generation` |
+//! | `chain_ended` | info | a chain that was let in has ended, and its sessions with it | `generation`, `connections_ended` |
 //! | `refused` | warn | a client was refused: up to ten a second, and the first of each reason | `reason` (a [`Reason`](crate::Reason)), `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest` (the trusted certificate that is nearest: the same one, removed when, same key, same serial), `detail`, `remedy` |
 //! | `refusals_summed` | warn | once a second in a flood: those that were not said one by one | `count`, `reasons` |
 //! | `connection_ended` | info | a connection that was let in has ended | `peer`, `certificate`, `reason` (`done`, `idle`, `slow_head`, `slow_reader`, `aged`, `stopped`, `certificate_removed`, `certificate_expired`), `requests`, `duration` |
