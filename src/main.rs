@@ -108,7 +108,7 @@ async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
         Ok(bound) => bound,
         Err(error) => return say_not_started(&error),
     };
-    let running = bound.serve_hyper(Hello);
+    let running = bound.serve_hyper(Hello::new().body_timeout(serve.body_timeout));
     let handle = running.handle();
     let stopped = running.stopped();
     tokio::pin!(stopped);

@@ -87,7 +87,7 @@ async fn a_handle_tells_what_is_wrong_and_waits_for_what_is_next() {
     let site = Site::new();
     site.trust("a.pem", &PKI.a.cert);
     let bound = site.config().trust(site.path("trust")).bind().unwrap();
-    let running = bound.serve_hyper(portcullis::service::Hello);
+    let running = bound.serve_hyper(portcullis::service::Hello::new());
     let handle = running.handle();
     handle.reload().await;
     assert!(handle.findings().is_empty(), "{:?}", handle.findings());

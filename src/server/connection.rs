@@ -69,7 +69,9 @@ pub(super) async fn serve<S, B>(
         builder
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(limits.max_head_size).unwrap_or(u32::MAX))
-            .max_concurrent_streams(limits.max_streams);
+            .max_concurrent_streams(limits.max_streams)
+            .max_pending_accept_reset_streams(limits.max_resets)
+            .max_local_error_reset_streams(limits.max_stream_errors);
         let connection = Box::pin(builder.serve_connection(&mut io, gate));
         drive(connection, &shared, limits).await
     } else {

@@ -3,25 +3,50 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
+
+use crate::service::{Patient, Stalled};
 
 /// The most that is read of a request's body: the largest payload that API Gateway passes on.
 const LARGEST_BODY: usize = 10 << 20;
 
 /// Answers every request `200` and `hello world`, once its body, up to 10 MiB, has been read and
-/// dropped; `413` past that.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Hello;
+/// dropped; `413` past that, `408` where nothing more of it comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Hello {
+    body_timeout: Duration,
+}
+
+impl Hello {
+    /// One that waits 30 s for a body to make progress.
+    pub fn new() -> Self {
+        Self { body_timeout: Duration::from_secs(30) }
+    }
+
+    /// How long nothing may come of a request's body.
+    #[must_use]
+    pub fn body_timeout(mut self, limit: Duration) -> Self {
+        self.body_timeout = limit;
+        self
+    }
+}
+
+impl Default for Hello {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl<B> Service<Request<B>> for Hello
 where
-    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     type Response = Response<HelloBody<B>>;
     type Error = Infallible;
@@ -32,11 +57,11 @@ where
         if body.is_end_stream() {
             return Answer::Now;
         }
-        let mut body = Box::pin(Limited::new(body, LARGEST_BODY));
+        let mut body = Box::pin(Limited::new(Patient::new(body, self.body_timeout), LARGEST_BODY));
         Answer::Later(Box::pin(async move {
             while let Some(frame) = body.frame().await {
-                if frame.is_err() {
-                    return Some(body);
+                if let Err(error) = frame {
+                    return Some((body, error));
                 }
             }
             None
@@ -44,15 +69,16 @@ where
     }
 }
 
-/// What is left of a body that is larger than it may be.
-type Unread<B> = Option<Pin<Box<Limited<B>>>>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+type HelloRequestBody<B> = Pin<Box<Limited<Patient<B>>>>;
 
 /// The answer that comes when the request's body has been read.
 pub enum Answer<B> {
     /// There is no body.
     Now,
-    /// The body, if it was not read to its end.
-    Later(Pin<Box<dyn Future<Output = Unread<B>> + Send>>),
+    /// The body, if it was not read to its end, and why not.
+    Later(Pin<Box<dyn Future<Output = Option<(HelloRequestBody<B>, BoxError)>> + Send>>),
 }
 
 impl<B> Future for Answer<B> {
@@ -65,13 +91,24 @@ impl<B> Future for Answer<B> {
         };
         let (status, text) = match &unread {
             None => (StatusCode::OK, "hello world\n"),
-            Some(_) => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 10 MiB\n"),
+            Some((_, error)) => why_unread(error),
         };
+        let unread = unread.map(|(body, _)| body);
         let mut response = Response::new(HelloBody { text: Full::from(text), unread });
         *response.status_mut() = status;
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
         Poll::Ready(Ok(response))
+    }
+}
+
+fn why_unread(error: &BoxError) -> (StatusCode, &'static str) {
+    if error.is::<LengthLimitError>() {
+        (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 10 MiB\n")
+    } else if error.is::<Stalled>() {
+        (StatusCode::REQUEST_TIMEOUT, "nothing more of the body came\n")
+    } else {
+        (StatusCode::BAD_REQUEST, "the body could not be read\n")
     }
 }
 
@@ -81,7 +118,7 @@ pin_project! {
     pub struct HelloBody<B> {
         #[pin]
         text: Full<Bytes>,
-        unread: Unread<B>,
+        unread: Option<HelloRequestBody<B>>,
     }
 }
 
