@@ -25,6 +25,9 @@ use crate::trust::{Presented, Reason, Summary, rfc3339};
 /// Between two attempts where the machine has no more descriptors or memory.
 const STARVED: Duration = Duration::from_millis(100);
 
+/// The same, where some who have not proved who they are have been put out for the next.
+const ROOM_MADE: Duration = Duration::from_millis(5);
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What every connection needs.
@@ -73,7 +76,8 @@ pub(super) async fn accept<S, B>(
                     warn!(%error, remedy, "accept_failed");
                 }
                 is_starved = true;
-                sleep(STARVED).await;
+                let is_room_made = door.pending.put_out_oldest();
+                sleep(if is_room_made { ROOM_MADE } else { STARVED }).await;
             }
         }
     }
@@ -140,7 +144,7 @@ async fn admit<S, B>(
         },
     };
     say_refused(peer, &refused);
-    connection::close(tls).await;
+    connection::close(tls, true).await;
 }
 
 fn say_refused(peer: SocketAddr, refused: &Refused) {
