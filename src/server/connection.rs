@@ -34,6 +34,8 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 enum Ended {
     /// By the client, or by what it or the service did.
     Done,
+    /// By what was wrong with what the client sent, or did not send.
+    Failed,
     /// Its certificate was taken away or has expired.
     CertificateOut,
     /// Nothing was asked for too long.
@@ -88,17 +90,17 @@ pub(super) async fn serve<S, B>(
         "connection_ended"
     );
     if *shared.phase.borrow() != Phase::Cut {
-        close(io.into_inner().into_inner()).await;
+        close(io.into_inner().into_inner(), ended == Ended::Failed).await;
     }
 }
 
 /// Tells the client that the connection ends, whether or not that has been said before. Where it
-/// is still sending, it is listened to for a while, or the last answer would be lost.
-pub(super) async fn close(mut tls: TlsStream<TcpStream>) {
+/// may still be sending, it is listened to for a while, or the last answer would be lost.
+pub(super) async fn close(mut tls: TlsStream<TcpStream>, may_be_sending: bool) {
     // A client that does not take it has had its time.
     let _ = timeout(CLOSE, tls.shutdown()).await;
     let (mut socket, _) = tls.into_inner();
-    if !matches!(socket.try_read(&mut [0]), Ok(0) | Err(_)) {
+    if may_be_sending || !matches!(socket.try_read(&mut [0]), Ok(0) | Err(_)) {
         linger(&mut socket).await;
     }
 }
@@ -181,10 +183,9 @@ async fn drive<C: Drive>(mut connection: Pin<Box<C>>, shared: &Shared, limits: &
                 },
             }) => match rest {
                 Rest::Ended(result) => {
-                    if let Err(error) = result {
-                        debug!(peer = %shared.peer, %error, "connection_failed");
-                    }
-                    return ending.unwrap_or(Ended::Done);
+                    let Err(error) = result else { return ending.unwrap_or(Ended::Done) };
+                    debug!(peer = %shared.peer, %error, "connection_failed");
+                    return Ended::Failed;
                 }
                 Rest::DueAt(due) => {
                     at = due;
@@ -226,11 +227,22 @@ fn next_alarm(shared: &Shared, limits: &Limits) -> (Instant, Ended) {
     first.unwrap_or((idle, Ended::Idle))
 }
 
+/// When it is to be looked whether a client lets its answers go on: in HTTP/2 these have tasks of
+/// their own, and nothing tells the connection's that they have come to rest.
+fn next_look(shared: &Shared, limits: &Limits) -> Option<(Instant, Ended)> {
+    if !shared.is_busy() {
+        return None;
+    }
+    let now = Instant::now();
+    Some((shared.untaken_since().unwrap_or(now) + limits.write_timeout, Ended::SlowReader))
+}
+
 /// What of what the connection waits for is due next, and when.
 fn next_wait(shared: &Shared, limits: &Limits) -> Option<(Instant, Ended)> {
     let head =
         shared.progress.head_since().map(|since| (since + limits.head_timeout, Ended::SlowHead));
     let write = shared.progress.write_since();
     let write = write.map(|since| (since + limits.write_timeout, Ended::SlowReader));
-    head.into_iter().chain(write).min_by_key(|(at, _)| *at)
+    let look = next_look(shared, limits);
+    head.into_iter().chain(write).chain(look).min_by_key(|(at, _)| *at)
 }

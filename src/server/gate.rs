@@ -65,6 +65,12 @@ impl Shared {
         self.in_flight.load(Ordering::Acquire) > 0
     }
 
+    /// Since when the client has taken nothing of any answer, where it is waited for with all that
+    /// is in flight.
+    pub(super) fn untaken_since(&self) -> Option<Instant> {
+        self.progress.untaken_since(self.in_flight.load(Ordering::Acquire))
+    }
+
     /// Since when nothing has been in flight; `None` where something is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
@@ -79,30 +85,45 @@ impl Shared {
 
 /// A request that is in flight until its answer has been sent or given up.
 #[derive(Debug)]
-struct InFlight(Arc<Shared>);
+struct InFlight {
+    shared: Arc<Shared>,
+    /// Whether it is the client that is waited for.
+    is_offered: bool,
+}
 
 impl InFlight {
     fn new(shared: &Arc<Shared>) -> Self {
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(shared))
+        Self { shared: Arc::clone(shared), is_offered: false }
+    }
+
+    /// Whether there is something of the answer for the client to take.
+    fn offer(&mut self, is_offered: bool) {
+        match (std::mem::replace(&mut self.is_offered, is_offered), is_offered) {
+            (false, true) => self.shared.progress.offered(),
+            (true, false) => self.shared.progress.exhausted(),
+            (true, true) => self.shared.progress.taken(),
+            (false, false) => {}
+        }
     }
 
     /// Whether no request after this one will be answered on its connection; asked when its answer
     /// is there.
     fn is_last(&self) -> bool {
-        let phase = *self.0.phase.borrow();
+        let phase = *self.shared.phase.borrow();
         if phase == Phase::LameDuck {
-            self.0.answered_last.notify_one();
+            self.shared.answered_last.notify_one();
         }
-        phase != Phase::Serving || !self.0.admission.is_in()
+        phase != Phase::Serving || !self.shared.admission.is_in()
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.idle_since.store(now, Ordering::Release);
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.offer(false);
+        let now = u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shared.idle_since.store(now, Ordering::Release);
+        self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -209,7 +230,7 @@ where
                 }
             }
         };
-        let in_flight = this.in_flight.take();
+        let mut in_flight = this.in_flight.take();
         let has_panicked = answer.is_none();
         let mut response = match answer {
             Some(Ok(response)) => {
@@ -226,6 +247,9 @@ where
         let is_last = has_panicked || in_flight.as_ref().is_some_and(InFlight::is_last);
         if is_last && *this.version < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(in_flight) = &mut in_flight {
+            in_flight.offer(true);
         }
         response.body_mut().in_flight = in_flight;
         Poll::Ready(Ok(response))
@@ -257,10 +281,16 @@ impl<B: Body> Body for GateBody<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().inner.as_pin_mut() {
+        let this = self.project();
+        let poll = match this.inner.as_pin_mut() {
             Some(body) => body.poll_frame(context),
             None => Poll::Ready(None),
+        };
+        // It is asked for more when the client has taken what it had.
+        if let Some(in_flight) = this.in_flight {
+            in_flight.offer(poll.is_ready());
         }
+        poll
     }
 
     fn is_end_stream(&self) -> bool {
