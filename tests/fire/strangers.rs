@@ -88,9 +88,9 @@ async fn garbage_and_plain_http() {
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".into(), b"HTTP/1.1 400"),
         ([b"POST / HTTP/1.1\r\n".as_slice(), &garbage].concat(), b"HTTP/1.1 400"),
         (garbage, b""),
-        (framed, b"\x15"),
+        (framed, b""),
     ];
-    fire.rounds(async |_| {
+    fire.rounds(async |watch| {
         for (said, answer) in &said {
             let (said, answer) = (said.clone(), answer.to_vec());
             crowd(250, || {
@@ -106,6 +106,7 @@ async fn garbage_and_plain_http() {
             })
             .await;
         }
+        watch.some_more();
     })
     .await;
 }
@@ -122,7 +123,7 @@ async fn a_client_hello_in_pieces() {
         body.chunks(100).map(|piece| [header(piece.len()), piece.to_vec()].concat()).collect()
     };
     let pieces: [fn(&[u8]) -> Vec<Vec<u8>>; 2] = [by_octet, by_record];
-    fire.rounds(async |_| {
+    fire.rounds(async |watch| {
         for version in BOTH {
             for pieces in pieces {
                 let connector = Connector::new(Some(&client), version);
@@ -131,6 +132,7 @@ async fn a_client_hello_in_pieces() {
                 request(&mut stream, "").await.unwrap();
             }
         }
+        watch.some_more();
     })
     .await;
 }
