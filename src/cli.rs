@@ -150,6 +150,11 @@ pub struct Serve {
           default_value = "30s", value_parser = positive)]
     pub head_timeout: Duration,
 
+    /// How long nothing may come of a request's body; 408 past it
+    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_BODY_TIMEOUT",
+          default_value = "30s", value_parser = positive)]
+    pub body_timeout: Duration,
+
     /// How long a client may take nothing of an answer
     #[arg(long, value_name = "DURATION", env = "PORTCULLIS_WRITE_TIMEOUT",
           default_value = "60s", value_parser = positive)]
@@ -180,6 +185,18 @@ pub struct Serve {
     #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_STREAMS", default_value = "100",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
+
+    /// How many requests of one HTTP/2 connection its client may take back before they have been
+    /// looked at; for one more the connection is ended
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_RESETS", default_value = "100",
+          value_parser = at_least_one)]
+    pub max_resets: usize,
+
+    /// How many requests of one HTTP/2 connection may break the protocol, over its whole life; for
+    /// one more the connection is ended
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_STREAM_ERRORS", default_value = "1024",
+          value_parser = at_least_one)]
+    pub max_stream_errors: usize,
 
     /// How long connections are still accepted after SIGTERM, each answer with `Connection:
     /// close`, so that a load balancer can turn away
@@ -284,8 +301,8 @@ impl Answer {
     }
 
     /// What answers where they name none.
-    pub fn hello(&self) -> Hello {
-        Hello::default().max_body(self.max_body)
+    pub fn hello(&self, body_timeout: Duration) -> Hello {
+        Hello::default().max_body(self.max_body).body_timeout(body_timeout)
     }
 }
 
@@ -311,6 +328,8 @@ impl Serve {
             .max_handshakes(self.max_handshakes)
             .max_head_size(usize::try_from(self.max_head_size).unwrap_or(usize::MAX))
             .max_streams(self.max_streams)
+            .max_resets(self.max_resets)
+            .max_stream_errors(self.max_stream_errors)
             .shutdown_delay(self.shutdown_delay)
             .drain_timeout(self.drain_timeout);
         if let Some(limit) = self.max_connection_age {

@@ -124,7 +124,7 @@ async fn serve_until_stopped(serve: &Serve, log: LogWriter) -> ExitCode {
     let answer = &serve.answer;
     let running = match answer.proxy() {
         Some(proxy) => bound.serve_hyper(ApiId::new(&answer.api_id, proxy)),
-        None => bound.serve_hyper(ApiId::new(&answer.api_id, answer.hello())),
+        None => bound.serve_hyper(ApiId::new(&answer.api_id, answer.hello(serve.body_timeout))),
     };
     let handle = running.handle();
     if let (Some(admin), Some(metrics)) = (admin, metrics) {

@@ -4,8 +4,8 @@
 mod support;
 
 use portcullis::service::Proxy;
-use support::h2;
 use support::proxy::{App, Front, Reply, read_to_end, send, status};
+use support::raw_h2 as h2;
 
 /// What is sent, but for what is odd about it.
 const PLAIN: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -36,7 +36,7 @@
 //! | `chain_ended` | info | a chain that was let in has ended, and its sessions with it | `generation`, `connections_ended` |
 //! | `refused` | warn | a client was refused: up to ten a second, and the first of each reason | `reason` (a [`Reason`](crate::Reason)), `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest` (the trusted certificate that is nearest: the same one, removed when, same key, same serial), `detail`, `remedy` |
 //! | `refusals_summed` | warn | once a second in a flood: those that were not said one by one | `count`, `reasons` |
-//! | `connection_ended` | info | a connection that was let in has ended | `peer`, `certificate`, `reason` (`done`, `idle`, `slow_head`, `slow_reader`, `aged`, `stopped`, `certificate_removed`, `certificate_expired`), `requests`, `duration` |
+//! | `connection_ended` | info | a connection that was let in has ended | `peer`, `certificate`, `reason` (`done`, `failed`, `idle`, `slow_head`, `slow_reader`, `aged`, `stopped`, `certificate_removed`, `certificate_expired`), `requests`, `duration` |
 //! | `request` | info | a request was answered; target `portcullis::access`, `--access-log off` leaves it out | `method`, `path` (without the query), `status`, `bytes`, `duration`, `certificate`, `peer`, `api_id`, `trace_id`, `cut_off` (the answer did not reach its end) |
 //! | `service_panicked` | error | the application panicked; the client got `500` | `panic` |
 //! | `accept_failed` | warn | the machine has no room for a connection | `error`, `remedy` |

@@ -28,8 +28,8 @@ use crate::trust::{Presented, Reason};
 /// Between two attempts where the machine has no more descriptors or memory.
 const STARVED: Duration = Duration::from_millis(20);
 
-/// So many of those who have not proved who they are give up their descriptors then.
-const RELIEF: usize = 64;
+/// The same, where some who have not proved who they are have been put out for the next.
+const ROOM_MADE: Duration = Duration::from_millis(5);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -90,8 +90,8 @@ pub(super) async fn accept<S, B>(
                 }
                 is_starved = true;
                 // Those who have not proved who they are keep nobody out.
-                door.pending.put_out_oldest(RELIEF);
-                sleep(STARVED).await;
+                let is_room_made = door.pending.put_out_oldest();
+                sleep(if is_room_made { ROOM_MADE } else { STARVED }).await;
             }
         }
     }
@@ -174,5 +174,5 @@ async fn admit<S, B>(
         },
     };
     door.refuse(peer, refused);
-    connection::close(tls).await;
+    connection::close(tls, true).await;
 }

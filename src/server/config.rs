@@ -56,6 +56,8 @@ impl Config {
                 max_handshakes: 4096,
                 max_head_size: 32 << 10,
                 max_streams: 100,
+                max_resets: 100,
+                max_stream_errors: 1024,
             },
             clock: Arc::new(SystemClock),
         }
@@ -157,6 +159,21 @@ impl Config {
     /// How many requests of one HTTP/2 connection may be in flight at once. 100.
     pub fn max_streams(mut self, most: u32) -> Self {
         self.limits.max_streams = most;
+        self
+    }
+
+    /// How many requests of one HTTP/2 connection its client may take back before they have been
+    /// looked at: for one more the connection is ended with `ENHANCE_YOUR_CALM`. 100.
+    pub fn max_resets(mut self, most: usize) -> Self {
+        self.limits.max_resets = most;
+        self
+    }
+
+    /// How many requests of one HTTP/2 connection may break the protocol, or come when
+    /// [`max_streams`](Self::max_streams) are in flight, over its whole life: for one more the
+    /// connection is ended with `ENHANCE_YOUR_CALM`. 1024.
+    pub fn max_stream_errors(mut self, most: usize) -> Self {
+        self.limits.max_stream_errors = most;
         self
     }
 

@@ -41,6 +41,8 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 enum Ended {
     /// By the client, or by what it or the service did.
     Done,
+    /// By what was wrong with what the client sent, or did not send.
+    Failed,
     /// Its certificate was taken away or has expired.
     CertificateOut,
     /// Nothing was asked for too long.
@@ -60,6 +62,7 @@ impl Ended {
     fn as_str(self, shared: &Shared) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::Failed => "failed",
             Self::CertificateOut if shared.admission.time_left().is_none() => "certificate_expired",
             Self::CertificateOut => "certificate_removed",
             Self::Idle => "idle",
@@ -92,7 +95,9 @@ pub(super) async fn serve<S, B>(
         builder
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(limits.max_head_size).unwrap_or(u32::MAX))
-            .max_concurrent_streams(limits.max_streams);
+            .max_concurrent_streams(limits.max_streams)
+            .max_pending_accept_reset_streams(limits.max_resets)
+            .max_local_error_reset_streams(limits.max_stream_errors);
         let connection = Box::pin(builder.serve_connection(&mut io, gate));
         drive(connection, &shared, limits).await
     } else {
@@ -114,17 +119,17 @@ pub(super) async fn serve<S, B>(
         "connection_ended"
     );
     if *shared.phase.borrow() != Phase::Cut {
-        close(io.into_inner().into_inner()).await;
+        close(io.into_inner().into_inner(), ended == Ended::Failed).await;
     }
 }
 
 /// Tells the client that the connection ends, whether or not that has been said before. Where it
-/// is still sending, it is listened to for a while, or the last answer would be lost.
-pub(super) async fn close(mut tls: TlsStream<TcpStream>) {
+/// may still be sending, it is listened to for a while, or the last answer would be lost.
+pub(super) async fn close(mut tls: TlsStream<TcpStream>, may_be_sending: bool) {
     // A client that does not take it has had its time.
     let _ = timeout(CLOSE, tls.shutdown()).await;
     let (mut socket, _) = tls.into_inner();
-    if !matches!(socket.try_read(&mut [0]), Ok(0) | Err(_)) {
+    if may_be_sending || !matches!(socket.try_read(&mut [0]), Ok(0) | Err(_)) {
         linger(&mut socket).await;
     }
 }
@@ -209,10 +214,9 @@ async fn drive<C: Drive>(mut connection: Pin<Box<C>>, shared: &Shared, limits: &
                 },
             }) => match rest {
                 Rest::Ended(result) => {
-                    if let Err(error) = result {
-                        debug!(peer = %shared.peer, %error, "connection_failed");
-                    }
-                    return ending.unwrap_or(Ended::Done);
+                    let Err(error) = result else { return ending.unwrap_or(Ended::Done) };
+                    debug!(peer = %shared.peer, %error, "connection_failed");
+                    return Ended::Failed;
                 }
                 Rest::DueAt(due) => {
                     at = due;
@@ -256,11 +260,22 @@ fn next_alarm(shared: &Shared, limits: &Limits) -> (Instant, Ended) {
     first.unwrap_or((idle, Ended::Idle))
 }
 
+/// When it is to be looked whether a client lets its answers go on: in HTTP/2 these have tasks of
+/// their own, and nothing tells the connection's that they have come to rest.
+fn next_look(shared: &Shared, limits: &Limits) -> Option<(Instant, Ended)> {
+    if !shared.is_busy() {
+        return None;
+    }
+    let now = Instant::now();
+    Some((shared.untaken_since().unwrap_or(now) + limits.write_timeout, Ended::SlowReader))
+}
+
 /// What of what the connection waits for is due next, and when.
 fn next_wait(shared: &Shared, limits: &Limits) -> Option<(Instant, Ended)> {
     let head =
         shared.progress.head_since().map(|since| (since + limits.head_timeout, Ended::SlowHead));
     let write = shared.progress.write_since();
     let write = write.map(|since| (since + limits.write_timeout, Ended::SlowReader));
-    head.into_iter().chain(write).min_by_key(|(at, _)| *at)
+    let look = next_look(shared, limits);
+    head.into_iter().chain(write).chain(look).min_by_key(|(at, _)| *at)
 }

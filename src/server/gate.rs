@@ -96,6 +96,12 @@ impl Shared {
         self.in_flight.load(Ordering::Acquire) > 0
     }
 
+    /// Since when the client has taken nothing of any answer, where it is waited for with all that
+    /// is in flight.
+    pub(super) fn untaken_since(&self) -> Option<Instant> {
+        self.progress.untaken_since(self.in_flight.load(Ordering::Acquire))
+    }
+
     /// Since when nothing has been in flight; `None` where something is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
@@ -116,32 +122,48 @@ impl Drop for Shared {
 
 /// A request that is in flight until its answer has been sent or given up.
 #[derive(Debug)]
-struct InFlight(Arc<Shared>, Account);
+struct InFlight {
+    shared: Arc<Shared>,
+    account: Account,
+    /// Whether it is the client that is waited for.
+    is_offered: bool,
+}
 
 impl InFlight {
     fn new<B>(shared: &Arc<Shared>, request: &Request<B>) -> Self {
         shared.requests.fetch_add(1, Ordering::Relaxed);
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(shared), Account::open(request))
+        Self { shared: Arc::clone(shared), account: Account::open(request), is_offered: false }
+    }
+
+    /// Whether there is something of the answer for the client to take.
+    fn offer(&mut self, is_offered: bool) {
+        match (std::mem::replace(&mut self.is_offered, is_offered), is_offered) {
+            (false, true) => self.shared.progress.offered(),
+            (true, false) => self.shared.progress.exhausted(),
+            (true, true) => self.shared.progress.taken(),
+            (false, false) => {}
+        }
     }
 
     /// Whether no request after this one will be answered on its connection; asked when its answer
     /// is there.
     fn is_last(&self) -> bool {
-        let phase = *self.0.phase.borrow();
+        let phase = *self.shared.phase.borrow();
         if phase != Phase::Serving {
-            self.0.answered_last.notify_one();
+            self.shared.answered_last.notify_one();
         }
-        phase != Phase::Serving || !self.0.admission.is_in()
+        phase != Phase::Serving || !self.shared.admission.is_in()
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.1.close(&self.0);
-        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.idle_since.store(now, Ordering::Release);
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.account.close(&self.shared);
+        self.offer(false);
+        let now = u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shared.idle_since.store(now, Ordering::Release);
+        self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -263,7 +285,7 @@ where
                 response
             }
         };
-        if let Some(InFlight(shared, account)) = &mut in_flight {
+        if let Some(InFlight { shared, account, .. }) = &mut in_flight {
             shared.meters.answered(response.status());
             account.answered(response.status(), !response.body().is_end_stream());
         }
@@ -271,6 +293,9 @@ where
         let is_last = has_panicked || in_flight.as_ref().is_some_and(InFlight::is_last);
         if is_last && *this.version < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(in_flight) = &mut in_flight {
+            in_flight.offer(true);
         }
         response.body_mut().in_flight = in_flight;
         Poll::Ready(Ok(response))
@@ -304,13 +329,17 @@ impl<B: Body> Body for GateBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
         let Some(mut body) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
-        let frame = ready!(body.as_mut().poll_frame(context));
-        if let Some(InFlight(_, account)) = this.in_flight {
-            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-            let is_last = frame.is_none() || body.is_end_stream();
-            account.sent(data.map_or(0, Buf::remaining), is_last);
+        let poll = body.as_mut().poll_frame(context);
+        if let Some(in_flight) = this.in_flight {
+            // It is asked for more when the client has taken what it had.
+            in_flight.offer(poll.is_ready());
+            if let Poll::Ready(frame) = &poll {
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                let is_last = frame.is_none() || body.is_end_stream();
+                in_flight.account.sent(data.map_or(0, Buf::remaining), is_last);
+            }
         }
-        Poll::Ready(frame)
+        poll
     }
 
     fn is_end_stream(&self) -> bool {

@@ -60,6 +60,8 @@ pub(crate) struct Limits {
     pub(crate) max_handshakes: usize,
     pub(crate) max_head_size: usize,
     pub(crate) max_streams: u32,
+    pub(crate) max_resets: usize,
+    pub(crate) max_stream_errors: usize,
 }
 
 /// Where the server is on its way from serving to the end. It only ever goes on.

@@ -3,8 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// For so long one of a few is not put out for want of room: an honest handshake is over by then.
+const UNDISTURBED: Duration = Duration::from_millis(500);
 
 /// A bounded number of places. Whoever comes when all are taken gets the place of the oldest, so
 /// that those who never speak keep nobody out.
@@ -17,8 +22,8 @@ pub(crate) struct Pending {
 #[derive(Debug, Default)]
 struct Places {
     entered: u64,
-    /// In the order of entering.
-    taken: BTreeMap<u64, Arc<Notify>>,
+    /// Since when, and whom to tell, in the order of entering.
+    taken: BTreeMap<u64, (Instant, Arc<Notify>)>,
 }
 
 /// A place, given back when it is dropped.
@@ -37,34 +42,37 @@ impl Pending {
     pub(crate) fn enter(self: &Arc<Self>) -> Place {
         let out = Arc::new(Notify::new());
         let mut places = self.places();
-        if places.taken.len() >= self.most {
-            places.put_out_oldest();
+        if places.taken.len() >= self.most
+            && let Some((_, (_, oldest))) = places.taken.pop_first()
+        {
+            oldest.notify_one();
         }
         let number = places.entered;
         places.entered += 1;
-        places.taken.insert(number, Arc::clone(&out));
+        places.taken.insert(number, (Instant::now(), Arc::clone(&out)));
         drop(places);
         Place { pending: Arc::clone(self), number, out }
     }
 
-    /// Puts out the oldest, up to so many.
-    pub(super) fn put_out_oldest(&self, most: usize) {
+    /// Puts out the oldest eighth, where the machine has no room for more; of a few, one that has
+    /// had its time: whether anybody waits to come in cannot be told. Says whether it put out any.
+    pub(super) fn put_out_oldest(&self) -> bool {
         let mut places = self.places();
-        for _ in 0..most {
-            places.put_out_oldest();
+        let has_had_its_time = |(since, _): &(Instant, _)| since.elapsed() >= UNDISTURBED;
+        let number = match places.taken.len() / 8 {
+            0 => usize::from(places.taken.values().next().is_some_and(has_had_its_time)),
+            eighth => eighth,
+        };
+        for _ in 0..number {
+            if let Some((_, (_, oldest))) = places.taken.pop_first() {
+                oldest.notify_one();
+            }
         }
+        number > 0
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Places {
-    fn put_out_oldest(&mut self) {
-        if let Some((_, oldest)) = self.taken.pop_first() {
-            oldest.notify_one();
-        }
     }
 }
 

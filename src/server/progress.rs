@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,10 @@ pub(super) struct Progress {
     head: Waiting,
     /// Octets of an answer are there that the client does not take.
     write: Waiting,
+    /// How many answers have more to give than has been taken of them.
+    untaken: AtomicU32,
+    /// When something of an answer was last taken, in milliseconds since the connection began.
+    taken_at: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -39,11 +43,14 @@ impl Waiting {
         self.is_waiting.store(true, Ordering::Relaxed);
     }
 
-    fn end(&self) {
-        if self.is_waiting.load(Ordering::Relaxed) {
+    /// Says whether it had begun.
+    fn end(&self) -> bool {
+        let has_waited = self.is_waiting.load(Ordering::Relaxed);
+        if has_waited {
             self.is_waiting.store(false, Ordering::Relaxed);
             self.since.store(0, Ordering::Relaxed);
         }
+        has_waited
     }
 
     fn since(&self, began: Instant) -> Option<Instant> {
@@ -62,7 +69,13 @@ impl Waiting {
 impl Progress {
     /// That of a connection that has just been let in: its first request is waited for.
     pub(super) fn new() -> Self {
-        Self { began: Instant::now(), head: Waiting::new(true), write: Waiting::new(false) }
+        Self {
+            began: Instant::now(),
+            head: Waiting::new(true),
+            write: Waiting::new(false),
+            untaken: AtomicU32::new(0),
+            taken_at: AtomicU64::new(0),
+        }
     }
 
     /// A request's head has come to its end.
@@ -78,6 +91,32 @@ impl Progress {
     /// Since when the client has taken nothing of what is there for it.
     pub(super) fn write_since(&self) -> Option<Instant> {
         self.write.since(self.began)
+    }
+
+    /// The client is to take something of one more answer.
+    pub(super) fn offered(&self) {
+        self.taken();
+        self.untaken.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Of one answer there is nothing to take, for now or for ever.
+    pub(super) fn exhausted(&self) {
+        self.taken();
+        self.untaken.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The client has taken something.
+    pub(super) fn taken(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.taken_at.store(now, Ordering::Release);
+    }
+
+    /// Since when the client has taken nothing of this many answers, if there are as many for it.
+    /// In HTTP/2 it may take whatever is written, and all the same let no answer go on.
+    pub(super) fn untaken_since(&self, answers: u32) -> Option<Instant> {
+        let since = Duration::from_millis(self.taken_at.load(Ordering::Acquire));
+        let untaken = self.untaken.load(Ordering::Acquire);
+        (untaken > 0 && untaken >= answers).then(|| self.began + since)
     }
 }
 
@@ -102,7 +141,11 @@ impl<T> Noted<T> {
     fn note<R>(&self, poll: Poll<R>) -> Poll<R> {
         match poll {
             Poll::Pending => self.shared.progress.write.begin(),
-            Poll::Ready(_) => self.shared.progress.write.end(),
+            Poll::Ready(_) => {
+                if self.shared.progress.write.end() {
+                    self.shared.progress.taken();
+                }
+            }
         }
         poll
     }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -11,16 +12,20 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
+use crate::service::{Patient, Stalled};
+
 /// Answers every request `200` and `hello world`, once its body has been read and dropped; `413`
-/// where that is larger than 10 MiB, the largest payload that API Gateway passes on.
+/// where that is larger than 10 MiB, the largest payload that API Gateway passes on, and `408`
+/// where nothing more of it comes.
 #[derive(Clone, Copy, Debug)]
 pub struct Hello {
     max_body: u64,
+    body_timeout: Duration,
 }
 
 impl Default for Hello {
     fn default() -> Self {
-        Self { max_body: super::MAX_BODY }
+        Self { max_body: super::MAX_BODY, body_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -31,11 +36,18 @@ impl Hello {
         self.max_body = bytes;
         self
     }
+
+    /// How long nothing may come of a request's body. 30 s.
+    #[must_use]
+    pub fn body_timeout(mut self, limit: Duration) -> Self {
+        self.body_timeout = limit;
+        self
+    }
 }
 
 impl<B> Service<Request<B>> for Hello
 where
-    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     type Response = Response<HelloBody<B>>;
     type Error = Infallible;
@@ -47,15 +59,11 @@ where
             return Answer::Now;
         }
         let most = usize::try_from(self.max_body).unwrap_or(usize::MAX);
-        let mut body = Box::pin(Limited::new(body, most));
+        let mut body = Box::pin(Limited::new(Patient::new(body, self.body_timeout), most));
         Answer::Later(Box::pin(async move {
             while let Some(frame) = body.frame().await {
                 if let Err(error) = frame {
-                    let status = match error.is::<LengthLimitError>() {
-                        true => StatusCode::PAYLOAD_TOO_LARGE,
-                        false => StatusCode::BAD_REQUEST,
-                    };
-                    return Some((status, body));
+                    return Some((body, error));
                 }
             }
             None
@@ -63,15 +71,16 @@ where
     }
 }
 
-/// What is left of a body that cannot be read to its end, and why not.
-type Unread<B> = Option<(StatusCode, Pin<Box<Limited<B>>>)>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+type HelloRequestBody<B> = Pin<Box<Limited<Patient<B>>>>;
 
 /// The answer that comes when the request's body has been read.
 pub enum Answer<B> {
     /// There is no body.
     Now,
-    /// The body, if it was not read to its end.
-    Later(Pin<Box<dyn Future<Output = Unread<B>> + Send>>),
+    /// The body, if it was not read to its end, and why not.
+    Later(Pin<Box<dyn Future<Output = Option<(HelloRequestBody<B>, BoxError)>> + Send>>),
 }
 
 impl<B> Future for Answer<B> {
@@ -84,16 +93,24 @@ impl<B> Future for Answer<B> {
         };
         let (status, text) = match &unread {
             None => (StatusCode::OK, "hello world\n"),
-            Some((StatusCode::PAYLOAD_TOO_LARGE, _)) => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n")
-            }
-            Some((status, _)) => (*status, "the body cannot be read\n"),
+            Some((_, error)) => why_unread(error),
         };
+        let unread = unread.map(|(body, _)| body);
         let mut response = Response::new(HelloBody { text: Full::from(text), unread });
         *response.status_mut() = status;
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
         Poll::Ready(Ok(response))
+    }
+}
+
+fn why_unread(error: &BoxError) -> (StatusCode, &'static str) {
+    if error.is::<LengthLimitError>() {
+        (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n")
+    } else if error.is::<Stalled>() {
+        (StatusCode::REQUEST_TIMEOUT, "nothing more of the body came\n")
+    } else {
+        (StatusCode::BAD_REQUEST, "the body could not be read\n")
     }
 }
 
@@ -103,7 +120,7 @@ pin_project! {
     pub struct HelloBody<B> {
         #[pin]
         text: Full<Bytes>,
-        unread: Unread<B>,
+        unread: Option<HelloRequestBody<B>>,
     }
 }
 

@@ -4,6 +4,7 @@ mod api_id;
 mod authorize;
 pub mod headers;
 mod hello;
+mod patient;
 mod problem;
 pub mod proxy;
 
@@ -16,3 +17,4 @@ pub use proxy::{Proxy, Upstream};
 /// The most that a request's body may have unless told otherwise: the largest payload that API
 /// Gateway passes on.
 const MAX_BODY: u64 = 10 << 20;
+pub use patient::{Patient, Stalled};

@@ -6,6 +6,7 @@
 pub mod h2;
 pub mod pki;
 pub mod proxy;
+pub mod raw_h2;
 pub mod shapes;
 pub mod tls;
 
@@ -63,7 +64,15 @@ impl Portcullis {
     /// Starts a server on a free port of the loopback interface and waits until it listens.
     /// `args` are those of `serve` beyond `--listen` and `--log-format`.
     pub fn serve(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let mut child = Self::command()
+        Self::serve_by(Self::command(), args)
+    }
+
+    /// The same, where `command` runs the binary with the arguments that it is given.
+    pub fn serve_by(
+        mut command: Command,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Self {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(args)
             .stdin(Stdio::null())
@@ -85,6 +94,11 @@ impl Portcullis {
             .and_then(|addr| addr.parse().ok())
             .expect("`listening` carries the bound address");
         server
+    }
+
+    /// What the kernel tells of the process: a file of its directory in `/proc`.
+    pub fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.child.id()))
     }
 
     pub fn addr(&self) -> SocketAddr {

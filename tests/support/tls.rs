@@ -21,7 +21,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -104,12 +104,36 @@ impl Connector {
         self.hints.lock().unwrap().clone()
     }
 
+    /// One that asks for this protocol by ALPN, and resumes no session of this one.
+    pub fn speaking(mut self, protocol: &str) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.alpn_protocols = vec![protocol.into()];
+        config.resumption = rustls::client::Resumption::default();
+        self
+    }
+
+    /// What a client says first.
+    pub fn hello(&self) -> Vec<u8> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = rustls::ClientConnection::new(Arc::clone(&self.config), name);
+        let mut hello = Vec::new();
+        client.unwrap().write_tls(&mut hello).unwrap();
+        hello
+    }
+
+    /// Shakes hands over a connection that is there already.
+    pub async fn shake<T>(&self, io: T) -> io::Result<TlsStream<T>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from("localhost").unwrap();
+        let connect = TlsConnector::from(Arc::clone(&self.config)).connect(name, io);
+        tokio::time::timeout(DEADLINE, connect).await?
+    }
+
     /// Connects; with TLS 1.3 that says nothing yet about whether it was let in.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
-        let socket = TcpStream::connect(address).await?;
-        let name = ServerName::try_from("localhost").unwrap();
-        let connect = TlsConnector::from(Arc::clone(&self.config)).connect(name, socket);
-        tokio::time::timeout(DEADLINE, connect).await?
+        self.shake(TcpStream::connect(address).await?).await
     }
 
     /// One request on a connection of its own: the answer and how the handshake went.
@@ -124,7 +148,10 @@ impl Connector {
 }
 
 /// One request on a connection that stays; the answer's body.
-pub async fn request(stream: &mut TlsStream<TcpStream>, header: &str) -> io::Result<String> {
+pub async fn request<T>(stream: &mut TlsStream<T>, header: &str) -> io::Result<String>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     let exchange = async {
         let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
         stream.write_all(head.as_bytes()).await?;

@@ -1,0 +1,322 @@
+//! For as long as one likes: certificates come and go every second under load.
+//!
+//!     cargo test --release --test soak -- --seconds 600
+//!
+//! Not one request of a certificate that stays may be lost, and nothing be left behind. Exits 1
+//! where that is not so.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "this is a test, with a main function of its own"
+)]
+
+mod support;
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustls::HandshakeKind;
+use support::h2::{END_HEADERS, H2, HEADERS, POST, frame};
+use support::pki::{Credential, PKI};
+use support::tls::{Client, Connector, put, request};
+use support::{Portcullis, wait_for};
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How many of each kind of client there are.
+const EACH: usize = 4;
+
+/// How long the process may take to be at rest.
+const REST: Duration = Duration::from_secs(30);
+
+/// What happened so far.
+#[derive(Default)]
+struct Counts {
+    requests: AtomicU64,
+    full: AtomicU64,
+    resumed: AtomicU64,
+    rotations: AtomicU64,
+    refusals: AtomicU64,
+    let_in: AtomicU64,
+    left: AtomicU64,
+    lost: Mutex<Vec<String>>,
+    is_over: AtomicBool,
+}
+
+impl Counts {
+    fn add(count: &AtomicU64) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// A request of a certificate that stays.
+    fn note<T>(&self, what: &str, result: io::Result<T>) -> Option<T> {
+        match result {
+            Ok(answer) => {
+                Self::add(&self.requests);
+                Some(answer)
+            }
+            Err(error) => {
+                self.lost.lock().unwrap().push(format!("{what}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn handshake(&self, kind: Option<HandshakeKind>) {
+        Self::add(if kind == Some(HandshakeKind::Resumed) { &self.resumed } else { &self.full });
+    }
+}
+
+fn connector(credential: &Credential) -> Connector {
+    let client = Client::from_pem(&credential.cert, &credential.key);
+    Connector::new(Some(&client), &rustls::version::TLS13)
+}
+
+/// What the process holds: resident memory in KiB, descriptors, threads.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    memory: usize,
+    descriptors: usize,
+    threads: usize,
+}
+
+impl Held {
+    fn now(server: &Portcullis) -> Self {
+        let status = fs::read_to_string(server.proc("status")).unwrap();
+        let figure = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        Self {
+            memory: figure("VmRSS:"),
+            descriptors: fs::read_dir(server.proc("fd")).unwrap().count(),
+            threads: figure("Threads:"),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let seconds = match (args.next().as_deref(), args.next()) {
+        (Some("--seconds"), Some(seconds)) => seconds.parse().ok(),
+        (None, _) => Some(600),
+        _ => None,
+    };
+    let Some(seconds) = seconds else {
+        eprintln!("usage: cargo test --release --test soak -- [--seconds N]");
+        return ExitCode::from(2);
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).into_os_string().into_string().unwrap();
+    fs::create_dir(path("trust")).unwrap();
+    fs::write(path("server.pem"), &PKI.server.cert).unwrap();
+    fs::write(path("server.key"), &PKI.server.key).unwrap();
+    fs::write(path("trust/a.pem"), &PKI.a.cert).unwrap();
+    let files = [("--cert", "server.pem"), ("--key", "server.key"), ("--trust", "trust")];
+    let args = files.into_iter().flat_map(|(flag, name)| [flag.to_owned(), path(name)]);
+    let server = Portcullis::serve(args.chain(["--log".to_owned(), "error".to_owned()]));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let is_good = soak(&runtime, &server, &path("trust"), Duration::from_secs(seconds));
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Loads the server for a tenth of the time, has it rest, and does so again for the rest of it:
+/// what the first has not left behind, the second must not.
+fn soak(
+    runtime: &tokio::runtime::Runtime,
+    server: &Portcullis,
+    trust: &str,
+    time: Duration,
+) -> bool {
+    let counts = Arc::new(Counts::default());
+    println!("at start: {:?}", Held::now(server));
+    runtime.block_on(load(&counts, server.addr(), trust, time / 10));
+    let before = rest(server, Held::now(server).descriptors.min(40));
+    println!("after a tenth of the time: {before:?}");
+    runtime.block_on(load(&counts, server.addr(), trust, time - time / 10));
+    let after = rest(server, before.descriptors);
+    println!("at the end: {after:?}");
+    let figure = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    println!(
+        "requests {}, handshakes {} full and {} resumed, rotations {}, refusals {}, strangers let \
+         in {}, left in the middle {}",
+        figure(&counts.requests),
+        figure(&counts.full),
+        figure(&counts.resumed),
+        figure(&counts.rotations),
+        figure(&counts.refusals),
+        figure(&counts.let_in),
+        figure(&counts.left),
+    );
+    let lost = counts.lost.lock().unwrap();
+    println!("lost: {}", lost.len());
+    lost.iter().take(20).for_each(|lost| println!("  {lost}"));
+    lost.is_empty()
+        && figure(&counts.let_in) == 0
+        && figure(&counts.resumed) > 0
+        && figure(&counts.refusals) > 0
+        && after.descriptors <= before.descriptors
+        && after.threads <= before.threads
+        && after.memory * 100 <= before.memory * 105
+}
+
+/// Waits until there are no more descriptors than this, and memory has come to rest.
+fn rest(server: &Portcullis, descriptors: usize) -> Held {
+    let (mut least, mut since) = (Held::now(server), Instant::now());
+    wait_for(REST, || {
+        let now = Held::now(server);
+        if now.memory < least.memory || now.descriptors < least.descriptors {
+            (least, since) = (now, Instant::now());
+        }
+        now.descriptors <= descriptors && since.elapsed() >= Duration::from_secs(4)
+    });
+    Held::now(server)
+}
+
+async fn load(counts: &Arc<Counts>, address: SocketAddr, trust: &str, time: Duration) {
+    counts.is_over.store(false, Ordering::Relaxed);
+    let mut clients = JoinSet::new();
+    for _ in 0..EACH {
+        clients.spawn(keep_alive(Arc::clone(counts), address));
+        clients.spawn(keep_alive_h2(Arc::clone(counts), address));
+        clients.spawn(come_anew(Arc::clone(counts), address));
+        clients.spawn(leave_in_the_middle(Arc::clone(counts), address));
+    }
+    clients.spawn(stranger(Arc::clone(counts), address));
+    clients.spawn(come_and_go(Arc::clone(counts), address));
+    let end = Instant::now() + time;
+    let mut second = interval(Duration::from_secs(1));
+    while Instant::now() < end {
+        second.tick().await;
+        let present = std::path::Path::new(trust).join("b.pem");
+        if present.exists() {
+            fs::remove_file(present).unwrap();
+        } else {
+            put(trust.as_ref(), "b.pem", &PKI.b.cert);
+        }
+        Counts::add(&counts.rotations);
+    }
+    counts.is_over.store(true, Ordering::Relaxed);
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+}
+
+/// How fast each client asks.
+fn pace() -> tokio::time::Interval {
+    let mut pace = interval(Duration::from_millis(5));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
+}
+
+/// HTTP/1.1 on one connection for as long as it goes.
+async fn keep_alive(counts: Arc<Counts>, address: SocketAddr) {
+    let connector = connector(&PKI.a);
+    let mut pace = pace();
+    while !counts.is_over() {
+        let Ok(mut stream) = connector.connect(address).await else {
+            counts.lost.lock().unwrap().push("connecting".to_owned());
+            continue;
+        };
+        counts.handshake(stream.get_ref().1.handshake_kind());
+        while !counts.is_over() {
+            pace.tick().await;
+            if counts.note("kept, HTTP/1.1", request(&mut stream, "").await).is_none() {
+                break;
+            }
+        }
+    }
+}
+
+/// HTTP/2 on one connection for as long as it goes.
+async fn keep_alive_h2(counts: Arc<Counts>, address: SocketAddr) {
+    let connector = connector(&PKI.a).speaking("h2");
+    let mut pace = pace();
+    while !counts.is_over() {
+        let Some(stream) = counts.note("connecting", connector.connect(address).await) else {
+            continue;
+        };
+        counts.handshake(stream.get_ref().1.handshake_kind());
+        let Some(mut h2) = counts.note("HTTP/2 begun", H2::start(stream, 65_535).await) else {
+            continue;
+        };
+        while !counts.is_over() {
+            pace.tick().await;
+            if counts.note("kept, HTTP/2", h2.get().await).is_none() {
+                break;
+            }
+        }
+    }
+}
+
+/// A new connection each time, resumed where that is offered.
+async fn come_anew(counts: Arc<Counts>, address: SocketAddr) {
+    let connector = connector(&PKI.a);
+    let mut pace = pace();
+    while !counts.is_over() {
+        pace.tick().await;
+        let answer = counts.note("on a new connection", connector.ask(address).await);
+        if let Some((_, kind)) = answer {
+            counts.handshake(Some(kind));
+        }
+    }
+}
+
+/// Half a request, over HTTP/1.1 and HTTP/2 in turn.
+async fn leave_in_the_middle(counts: Arc<Counts>, address: SocketAddr) {
+    let connectors = [connector(&PKI.a), connector(&PKI.a).speaking("h2")];
+    let mut pace = pace();
+    while !counts.is_over() {
+        for (connector, is_h2) in connectors.iter().zip([false, true]) {
+            pace.tick().await;
+            let Ok(mut stream) = connector.connect(address).await else { continue };
+            let post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx";
+            let _ = if is_h2 {
+                match H2::start(stream, 65_535).await {
+                    Ok(mut h2) => h2.send(&frame(HEADERS, END_HEADERS, 1, POST)).await,
+                    Err(error) => Err(error),
+                }
+            } else {
+                stream.write_all(post).await
+            };
+            Counts::add(&counts.left);
+        }
+    }
+}
+
+/// One who is never let in.
+async fn stranger(counts: Arc<Counts>, address: SocketAddr) {
+    let stranger = connector(&PKI.stranger);
+    let mut pace = pace();
+    while !counts.is_over() {
+        pace.tick().await;
+        let answer = stranger.ask(address).await;
+        Counts::add(if answer.is_ok() { &counts.let_in } else { &counts.refusals });
+    }
+}
+
+/// The one whose certificate comes and goes: it is let in or not, and its connections end.
+async fn come_and_go(counts: Arc<Counts>, address: SocketAddr) {
+    let connector = connector(&PKI.b);
+    let mut pace = pace();
+    while !counts.is_over() {
+        pace.tick().await;
+        let Ok(mut stream) = connector.connect(address).await else { continue };
+        while request(&mut stream, "").await.is_ok() && !counts.is_over() {
+            pace.tick().await;
+        }
+    }
+}
