@@ -1,13 +1,24 @@
 //! The command line: flags and environment → what is to be run.
 
+mod answer;
+mod check;
+mod explain;
+mod inspect;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::Targets;
 
-use crate::service::{Hello, Proxy, Upstream};
-use crate::{Config, Finding};
+use crate::{Config, Finding, Severity};
+
+pub use answer::Answer;
+pub use check::Check;
+pub use explain::Explain;
+pub use inspect::Inspect;
 
 /// An HTTPS server that lets in Amazon API Gateway, and nobody else.
 #[derive(Debug, Parser)]
@@ -25,6 +36,25 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Reads the command line and the environment; says what is wrong with them, and exits.
+    /// A variable that is empty is as good as none.
+    pub fn read() -> Self {
+        let is_empty = |arg: &Arg| {
+            let variable = arg.get_env().and_then(std::env::var_os);
+            variable.is_some_and(|value| value.is_empty())
+        };
+        let without_empty = |command: clap::Command| {
+            command.mut_args(|arg| match is_empty(&arg) {
+                true => arg.env(Resettable::Reset),
+                false => arg,
+            })
+        };
+        let matches = Self::command().mut_subcommands(without_empty).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -35,8 +65,35 @@ pub enum Command {
     Serve(Serve),
     /// Say all that is wrong with what `serve` would be given, and open no socket
     ///
-    /// Exits 0 if nothing is, warnings aside, and 2 otherwise.
-    Check(Serve),
+    /// Exits 0 if nothing is, warnings aside, and 2 otherwise. What API Gateway will make of the
+    /// server's own certificate is told in warnings.
+    Check(Check),
+    /// Say what is in certificate files: subjects, serial numbers, fingerprints, dates, faults
+    ///
+    /// Exits 0 if all of it can be used, and 2 otherwise.
+    Inspect(Inspect),
+    /// Say whether a client with this certificate would be let in, and if not, why
+    ///
+    /// Exits 0 whichever it is, and 2 if a file does not load.
+    Explain(Explain),
+}
+
+/// What a command that looks at files comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All of it can be used.
+    Good,
+    /// Something does not load.
+    Faulty,
+}
+
+impl Verdict {
+    fn of(findings: &[Finding]) -> Self {
+        match findings.iter().any(|finding| finding.severity == Severity::Fault) {
+            true => Self::Faulty,
+            false => Self::Good,
+        }
+    }
 }
 
 /// What a server is made from. Every flag has an environment variable; the flag counts where both
@@ -137,6 +194,11 @@ pub struct Serve {
           default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
 
+    /// Where to answer the operator: /livez, /readyz, /metrics, /status and a page of it. Plain
+    /// HTTP, for this machine or the pod's network only; port 0 lets the system choose
+    #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_ADMIN")]
+    pub admin: Option<SocketAddr>,
+
     /// What answers.
     #[command(flatten)]
     pub answer: Answer,
@@ -148,71 +210,20 @@ pub struct Serve {
     /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs, separated
     /// by commas
     #[arg(long, value_name = "FILTER", env = "PORTCULLIS_LOG", default_value = "info")]
-    pub log: String,
+    pub log: Targets,
+
+    /// Whether each request is logged, at level info and target portcullis::access
+    #[arg(long, value_name = "SWITCH", env = "PORTCULLIS_ACCESS_LOG", default_value = "on")]
+    pub access_log: Switch,
 }
 
-/// What answers, and whom.
-#[derive(Args, Debug)]
-pub struct Answer {
-    /// The application that requests are passed on to: http://HOST:PORT, or unix:/path of a socket.
-    /// Without it each is answered `hello world`
-    #[arg(long, value_name = "URL", env = "PORTCULLIS_UPSTREAM")]
-    pub upstream: Option<Upstream>,
-
-    /// How long it may take to connect to the application
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_UPSTREAM_CONNECT_TIMEOUT",
-          default_value = "5s", value_parser = positive)]
-    pub upstream_connect_timeout: Duration,
-
-    /// How long the application may take to begin its answer, after the request or the last piece
-    /// of its body; API Gateway waits for 29s
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_UPSTREAM_TIMEOUT",
-          default_value = "29s", value_parser = positive)]
-    pub upstream_timeout: Duration,
-
-    /// For how long an idle connection to the application is kept: shorter than the application
-    /// keeps it, which is 5s for Node.js
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_UPSTREAM_IDLE_TIMEOUT",
-          default_value = "4s", value_parser = duration)]
-    pub upstream_idle_timeout: Duration,
-
-    /// How many connections to the application there may be, one for each request in progress
-    #[arg(long, value_name = "N", env = "PORTCULLIS_UPSTREAM_MAX_CONNECTIONS",
-          default_value = "1024", value_parser = at_least_one)]
-    pub upstream_max_connections: usize,
-
-    /// How many requests may wait for one; those past it are answered 503
-    #[arg(long, value_name = "N", env = "PORTCULLIS_UPSTREAM_QUEUE", default_value = "1024")]
-    pub upstream_queue: usize,
-
-    /// How large a request's body may be: 500kB, 10MiB, 2GiB; 413 past it
-    #[arg(long, value_name = "SIZE", env = "PORTCULLIS_MAX_BODY",
-          default_value = "10MiB", value_parser = size)]
-    pub max_body: u64,
-
-    /// Let only requests of this API through, by its x-amzn-apigateway-api-id; 403 for others.
-    /// Repeatable
-    #[arg(long, value_name = "ID", env = "PORTCULLIS_API_ID", value_delimiter = ',')]
-    pub api_id: Vec<String>,
-}
-
-impl Answer {
-    /// The proxy that these flags describe, if they name an application.
-    pub fn proxy(&self) -> Option<Proxy> {
-        let proxy = Proxy::new(self.upstream.clone()?)
-            .connect_timeout(self.upstream_connect_timeout)
-            .timeout(self.upstream_timeout)
-            .idle_timeout(self.upstream_idle_timeout)
-            .max_connections(self.upstream_max_connections)
-            .queue(self.upstream_queue)
-            .max_body(self.max_body);
-        Some(proxy)
-    }
-
-    /// What answers where they name none.
-    pub fn hello(&self) -> Hello {
-        Hello::default().max_body(self.max_body)
-    }
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is done.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// How the log is written.
@@ -308,8 +319,6 @@ fn size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -317,7 +326,8 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        for subcommand in command.get_subcommands() {
+        let runs = |command: &&clap::Command| matches!(command.get_name(), "serve" | "check");
+        for subcommand in command.get_subcommands().filter(runs) {
             for flag in subcommand.get_arguments().filter(|flag| flag.get_id() != "help") {
                 let name = flag.get_long().unwrap_or_default();
                 let variable = format!("PORTCULLIS_{}", name.replace('-', "_").to_uppercase());

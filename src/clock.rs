@@ -1,7 +1,7 @@
 //! The wall clock, which tests replace.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
 
@@ -22,5 +22,10 @@ impl Clock for SystemClock {
 }
 
 pub(crate) fn unix_time(clock: &dyn Clock) -> UnixTime {
-    UnixTime::since_unix_epoch(clock.now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    UnixTime::since_unix_epoch(since_epoch(clock))
+}
+
+/// The time since 1970, to the clock's own precision.
+pub(crate) fn since_epoch(clock: &dyn Clock) -> Duration {
+    clock.now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

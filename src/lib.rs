@@ -82,9 +82,11 @@
 //! reload/    keeping that current files → trust store + server identity → generation
 //! server/    one connection's life  accept → handshake → who is it → HTTP → drain
 //! service/   what answers
-//! cli.rs, main.rs   the binary: flags → parts → run → exit code
+//! admin/     what the operator sees  health · metrics · status page
+//! cli.rs, log.rs, main.rs   the binary: flags → parts → run → exit code
 //!
 //! main → cli → server → reload → trust          service knows the identity, and is known by main
+//!                                               admin knows what a Handle tells, likewise
 //! ```
 //!
 //! `trust/` is pure: it reads no file and waits for nothing. Only `reload/` opens files. A flag is
@@ -92,15 +94,22 @@
 //! file in `trust/pem.rs`.
 
 #[cfg(feature = "cli")]
+pub mod admin;
+#[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
+#[cfg(feature = "cli")]
+pub mod log;
 mod reload;
 mod server;
 pub mod service;
 mod trust;
 
 pub use clock::{Clock, SystemClock};
-pub use reload::{Finding, NotStartable, Severity};
-pub use server::{Bound, Check, Config, Handle, PeerAddr, Running, StartError, Stopped};
+pub use reload::{Finding, NotStartable, ReloadState, Severity};
+pub use server::{
+    Bound, Check, Config, Handle, Handshakes, NotReady, PeerAddr, RefusedClient, Running,
+    ServerCertificate, Snapshot, StartError, Stopped, TrustedCertificate,
+};
 pub use trust::pem::Problem;
-pub use trust::{ClientIdentity, Fingerprint, Reason};
+pub use trust::{ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, Usage};

@@ -1,25 +1,22 @@
 //! The binary: flags → parts → run → exit code.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
-use portcullis::cli::{Cli, Command, LogFormat, Serve};
+use portcullis::admin::{Admin, Metrics};
+use portcullis::cli::{Cli, Command, LogFormat, Serve, Switch, Verdict};
+use portcullis::log::{Lines, LogGuard, LogWriter};
 use portcullis::service::ApiId;
 use portcullis::{Handle, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// So many log lines wait for whoever reads them; those that come after are lost, and counted.
-const LOG_LINES: usize = 8192;
 
 /// How often it is looked whether log lines were lost.
 const LOST_LINES: Duration = Duration::from_secs(10);
@@ -30,41 +27,35 @@ const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
-    // The command line library exits by itself, with 2, where a flag is wrong.
-    match Cli::parse().command {
+    // A thread that cannot be had panics, deep in a library: that is a failure like any other.
+    std::panic::catch_unwind(|| match Cli::read().command {
         Command::Serve(serve) => run(&serve),
-        Command::Check(serve) => check(&serve),
-    }
+        Command::Check(check) => look(|out| check.run(out)),
+        Command::Inspect(inspect) => look(|out| inspect.run(out)),
+        Command::Explain(explain) => look(|out| explain.run(out)),
+    })
+    .unwrap_or(ExitCode::from(FAILED))
 }
 
-fn check(serve: &Serve) -> ExitCode {
-    let check = serve.config().check();
-    let mut out = std::io::stdout().lock();
-    // A reader that has gone does not change the verdict.
-    for finding in &check.findings {
-        let severity = match finding.severity {
-            portcullis::Severity::Fault => "fault",
-            portcullis::Severity::Warning => "warning",
-        };
-        let _ = writeln!(out, "{severity}: {finding}");
-    }
-    if let Some(reason) = &check.not_startable {
-        let _ = writeln!(out, "fault: {reason}");
-    }
-    if check.is_good() {
-        let _ = writeln!(out, "ok");
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(UNUSABLE)
+/// Runs a command that looks at files. A reader that has gone does not change the verdict.
+fn look(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Verdict>) -> ExitCode {
+    let mut out = Vec::new();
+    let verdict = run(&mut out);
+    let _ = io::stdout().write_all(&out);
+    match verdict {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Faulty) => ExitCode::from(UNUSABLE),
+        Err(_) => ExitCode::from(FAILED),
     }
 }
 
 fn run(serve: &Serve) -> ExitCode {
-    let (_guard, lost) = match start_log(serve) {
+    let (log, _guard) = match start_log(serve) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("error: --log {:?}: {error}; write a level, or target=level", serve.log);
-            return ExitCode::from(UNUSABLE);
+            // Standard error may be what is wrong.
+            let _ = writeln!(io::stderr(), "error: the log cannot be started: {error}");
+            return ExitCode::from(FAILED);
         }
     };
     raise_open_files();
@@ -75,10 +66,20 @@ fn run(serve: &Serve) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let code = runtime.block_on(serve_until_stopped(serve, lost));
+    let code = runtime.block_on(serve_until_stopped(serve, log));
     // What a service left running does not keep the process from ending.
     runtime.shutdown_background();
     code
+}
+
+/// Says how many log lines have been lost since `said` of them were; returns how many have been
+/// said now. The line that says so may be lost as well, and is then said again.
+fn say_lost(log: &LogWriter, said: u64) -> u64 {
+    let before = log.lost();
+    if before > said {
+        warn!(lines = before - said, "log_lines_lost");
+    }
+    if log.lost() == before { before } else { said }
 }
 
 /// Each connection takes a descriptor, and the soft limit on them is low for the sake of programs
@@ -94,7 +95,7 @@ fn raise_open_files() {
     }
 }
 
-async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
+async fn serve_until_stopped(serve: &Serve, log: LogWriter) -> ExitCode {
     // Before anything is announced: from then on a signal may come.
     let signals = Signals::new();
     let mut signals = match signals {
@@ -104,9 +105,21 @@ async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
+    // Before anything is counted.
+    let metrics = match serve.admin.map(|_| Metrics::install()).transpose() {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            error!(%error, "cannot_start");
+            return ExitCode::from(FAILED);
+        }
+    };
     let bound = match serve.config().bind() {
         Ok(bound) => bound,
         Err(error) => return say_not_started(&error),
+    };
+    let admin = match bind_admin(serve).await {
+        Ok(admin) => admin,
+        Err(code) => return code,
     };
     let answer = &serve.answer;
     let running = match answer.proxy() {
@@ -114,20 +127,31 @@ async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
         None => bound.serve_hyper(ApiId::new(&answer.api_id, answer.hello())),
     };
     let handle = running.handle();
+    if let (Some(admin), Some(metrics)) = (admin, metrics) {
+        tokio::spawn(admin.serve(handle.clone(), metrics));
+    }
     let stopped = running.stopped();
     tokio::pin!(stopped);
     let mut said = 0;
     loop {
         tokio::select! {
-            _ = &mut stopped => return ExitCode::SUCCESS,
+            _ = &mut stopped => break,
             () = signals.obey(&handle) => {}
-            () = tokio::time::sleep(LOST_LINES) => {
-                let lost = lost.dropped_lines();
-                if lost > said {
-                    warn!(lines = lost - said, "log_lines_lost");
-                    said = lost;
-                }
-            }
+            () = tokio::time::sleep(LOST_LINES) => said = say_lost(&log, said),
+        }
+    }
+    say_lost(&log, said);
+    ExitCode::SUCCESS
+}
+
+async fn bind_admin(serve: &Serve) -> Result<Option<Admin>, ExitCode> {
+    let Some(address) = serve.admin else { return Ok(None) };
+    match Admin::bind(address).await {
+        Ok(admin) => Ok(Some(admin)),
+        Err(error) => {
+            let error = format!("cannot listen at {address} (--admin): {error}");
+            error!(error, remedy = "choose another port, of this machine", "cannot_start");
+            Err(ExitCode::from(FAILED))
         }
     }
 }
@@ -155,7 +179,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -187,31 +211,17 @@ impl Signals {
     }
 }
 
-fn start_log(
-    serve: &Serve,
-) -> Result<(WorkerGuard, ErrorCounter), tracing_subscriber::filter::ParseError> {
-    let targets: Targets = serve.log.parse()?;
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(LOG_LINES)
-        .finish(std::io::stderr());
-    let lost = writer.error_counter();
-    let subscriber = tracing_subscriber::registry().with(targets);
-    match serve.log_format {
-        LogFormat::Text => {
-            let ansi = std::io::stderr().is_terminal();
-            let text = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(writer);
-            subscriber.with(text).init();
-        }
-        LogFormat::Json => {
-            let json = tracing_subscriber::fmt::layer()
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false)
-                .with_writer(writer);
-            subscriber.with(json).init();
-        }
-    }
-    Ok((guard, lost))
+fn start_log(serve: &Serve) -> io::Result<(LogWriter, LogGuard)> {
+    let targets = match serve.access_log {
+        Switch::On => serve.log.clone(),
+        Switch::Off => serve.log.clone().with_target("portcullis::access", LevelFilter::OFF),
+    };
+    let (writer, guard) = LogWriter::start(io::stderr())?;
+    let lines = match serve.log_format {
+        LogFormat::Text => Lines::Text { colours: io::stderr().is_terminal() },
+        LogFormat::Json => Lines::Json,
+    };
+    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer.clone());
+    tracing_subscriber::registry().with(targets).with(layer).init();
+    Ok((writer, guard))
 }

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use support::pki::{Credential, PKI};
-use support::tls::{Client, Connector, Server, Site, put};
+use support::tls::{Client, Connector, Site, put};
 
 static CREDENTIALS: LazyLock<[&Credential; 4]> =
     LazyLock::new(|| [&PKI.a, &PKI.b, &PKI.stranger, &PKI.other_subject]);

@@ -1,6 +1,6 @@
 //! Telling, long before, that a certificate is about to end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rustls::pki_types::UnixTime;
 use tracing::warn;
 
 use crate::reload::generation::Generation;
-use crate::trust::{Fingerprint, Summary, rfc3339};
+use crate::trust::{Fingerprint, Role, Summary, rfc3339};
 
 const DAY: u64 = 24 * 60 * 60;
 /// From then on before its end a certificate is said to be expiring.
@@ -31,20 +31,31 @@ enum Successor {
 
 impl Warnings {
     /// Says which certificates end soon: daily from 60 days before, hourly in the last day.
-    pub(super) fn say(&mut self, generation: &Generation, server: &Path, now: UnixTime) {
+    pub(super) fn say(&mut self, generation: &Generation, file: &Path, now: UnixTime) {
         let certificates = generation.store.certificates();
+        let server = generation.identity.summary.fingerprint;
+        let known: HashSet<_> =
+            certificates.iter().map(|loaded| loaded.certificate.summary().fingerprint).collect();
+        self.0.retain(|fingerprint, _| *fingerprint == server || known.contains(fingerprint));
         let latest =
-            certificates.iter().map(|loaded| loaded.certificate.validity().not_after).max();
+            [Role::Pin, Role::Anchor].map(|role| (role, generation.store.latest_end(role)));
+        let latest = HashMap::from(latest);
+        let stays: HashSet<_> =
+            certificates.iter().map(|loaded| loaded.certificate.summary().fingerprint).collect();
+        self.0.retain(|fingerprint, _| {
+            stays.contains(fingerprint) || *fingerprint == generation.identity.summary.fingerprint
+        });
         for loaded in certificates {
             let summary = loaded.certificate.summary();
             // The one that ends last has nothing loaded that could take its place.
+            let latest = latest.get(&loaded.role).copied().flatten();
             let successor = match Some(summary.validity.not_after) < latest {
                 true => Successor::Loaded,
                 false => Successor::Missing,
             };
             self.say_one(summary, &loaded.file, successor, now);
         }
-        self.say_one(&generation.identity.summary, server, Successor::Renewal, now);
+        self.say_one(&generation.identity.summary, file, Successor::Renewal, now);
     }
 
     fn say_one(&mut self, summary: &Summary, file: &Path, successor: Successor, now: UnixTime) {

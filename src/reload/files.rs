@@ -14,14 +14,28 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::reload::finding::Finding;
+use crate::reload::watch::BeingWritten;
 use crate::trust::pem::{self, Fault, Problem};
-use crate::trust::{Certificate, Fingerprint, Loaded, Role};
+use crate::trust::{Certificate, Fingerprint, Loaded, Role, is_anchor};
 
 /// The size of a trust file at the most.
-const LARGEST: u64 = 1 << 20;
+pub(super) const LARGEST: u64 = 1 << 20;
 
 /// A change within this time after another may leave the same time stamp.
 const STAMP_GRAIN: Duration = Duration::from_secs(2);
+
+/// So often is a directory listed in which names come and go.
+const MOST_LISTINGS: usize = 10;
+
+/// How files are read.
+#[derive(Debug)]
+pub(super) struct How<'a> {
+    /// At start, what is good in a file with faults counts: there is nothing before it that could
+    /// stay, and a restart must not make an outage of one bad block.
+    pub(super) is_first: bool,
+    /// A file that is being written loses nothing before it has been written.
+    pub(super) being_written: &'a BeingWritten,
+}
 
 /// A path that was given, and what is known of it.
 #[derive(Debug)]
@@ -39,10 +53,10 @@ pub(super) struct Source {
 /// Tells a directory from another that was made in its place. The time of its making is there
 /// because a file system may give a freed inode number to the next comer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct DirectoryIdentity(u64, u64, Option<SystemTime>);
+pub(super) struct DirectoryIdentity(u64, u64, Option<SystemTime>);
 
 impl DirectoryIdentity {
-    fn of(metadata: &Metadata) -> Self {
+    pub(super) fn of(metadata: &Metadata) -> Self {
         Self(metadata.dev(), metadata.ino(), metadata.created().ok())
     }
 }
@@ -132,15 +146,13 @@ impl Source {
             .chain(passed_over)
     }
 
-    /// Reads what has changed. At start (`first`), what is good in a file with faults counts:
-    /// there is nothing before it that could stay, and a restart must not make an outage of one
-    /// bad block.
-    pub(super) fn read(&mut self, first: bool) {
+    /// Reads what has changed.
+    pub(super) fn read(&mut self, how: &How<'_>) {
         self.fault = None;
         let result = match fs::metadata(&self.path) {
-            Ok(metadata) if metadata.is_dir() => self.read_directory(&metadata, first),
+            Ok(metadata) if metadata.is_dir() => self.read_directory(how),
             Ok(_) => {
-                self.read_single_file(first);
+                self.read_single_file(how);
                 Ok(())
             }
             Err(error) => Err(Finding::unreadable(&self.path, &error)),
@@ -148,9 +160,9 @@ impl Source {
         self.fault = result.err();
     }
 
-    fn read_single_file(&mut self, first: bool) {
+    fn read_single_file(&mut self, how: &How<'_>) {
         let mut file = self.files.remove(&self.path).unwrap_or_default();
-        file.read(&self.path, self.role, first);
+        file.read(&self.path, self.role, how);
         if self.directory.is_none() || !file.certificates.is_empty() {
             self.directory = None;
             self.files.clear();
@@ -158,25 +170,44 @@ impl Source {
         self.files.insert(self.path.clone(), file);
     }
 
-    fn read_directory(&mut self, metadata: &Metadata, first: bool) -> Result<(), Finding> {
-        let identity = DirectoryIdentity::of(metadata);
-        let listing =
-            Listing::of(&self.path).map_err(|error| Finding::unreadable(&self.path, &error))?;
-        self.passed_over = listing.passed_over;
-        let is_new = self.directory.as_ref() != Some(&identity);
-        let mut files = BTreeMap::new();
-        for path in listing.trusted {
-            let mut file = self.files.remove(&path).unwrap_or_default();
-            // A link that leads nowhere is still there, and a fault; a file that has gone since
-            // the directory was listed is neither.
-            if file.read(&path, self.role, first) || path.is_symlink() {
-                files.insert(path, file);
+    fn read_directory(&mut self, how: &How<'_>) -> Result<(), Finding> {
+        for _ in 0..MOST_LISTINGS {
+            if self.read_listed(how)? {
+                return Ok(());
             }
         }
+        // Names come and go faster than they can be read. What was known stays, and the event of
+        // the next change is a reason to look again.
+        Ok(())
+    }
+
+    /// Reads the files of the directory, unless names come or go meanwhile: `false`. A file that
+    /// is renamed while its directory is listed may be missing from the list.
+    fn read_listed(&mut self, how: &How<'_>) -> Result<bool, Finding> {
+        let unreadable = |error| Finding::unreadable(&self.path, &error);
+        let (identity, listing) = Listing::of(&self.path).map_err(unreadable)?;
+        let mut files = BTreeMap::new();
+        for path in &listing.trusted {
+            // A directory by such a name is nothing to read, unless a file has become it.
+            if !self.files.contains_key(path) && path.is_dir() {
+                continue;
+            }
+            let mut file = self.files.remove(path).unwrap_or_default();
+            // A link that leads nowhere is still there, and a fault.
+            if file.read(path, self.role, how) || path.is_symlink() {
+                files.insert(path.clone(), file);
+            }
+        }
+        let again = Listing::of(&self.path).map_err(unreadable);
+        if again.as_ref().ok() != Some(&(identity.clone(), listing.clone())) {
+            self.files.append(&mut files);
+            return again.map(|_| false);
+        }
+        self.passed_over = listing.passed_over;
         let holds_something = |file: &TrustFile| !file.certificates.is_empty();
         let lost_everything = self.files.values().any(holds_something)
             && !files.values().any(|file| holds_something(file) && file.findings.is_empty());
-        if is_new && lost_everything {
+        if self.directory.as_ref() != Some(&identity) && lost_everything {
             self.files.append(&mut files);
             return Err(Finding::fault(
                 &self.path,
@@ -186,7 +217,7 @@ impl Source {
         }
         self.directory = Some(identity);
         self.files = files;
-        Ok(())
+        Ok(true)
     }
 
     /// Has the content of every file read again, whatever its time stamps say.
@@ -198,13 +229,15 @@ impl Source {
 }
 
 /// The names in a directory that count.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Listing {
     trusted: BTreeSet<PathBuf>,
     passed_over: BTreeSet<PathBuf>,
 }
 
 impl Listing {
-    fn of(directory: &Path) -> io::Result<Self> {
+    fn of(directory: &Path) -> io::Result<(DirectoryIdentity, Self)> {
+        let identity = DirectoryIdentity::of(&fs::metadata(directory)?);
         let mut listing = Self { trusted: BTreeSet::new(), passed_over: BTreeSet::new() };
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
@@ -212,29 +245,23 @@ impl Listing {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            // A link is followed when it is read: where it leads may not be there just now.
-            let kind = entry.file_type()?;
-            let is_link_to_directory = kind.is_symlink() && path.is_dir();
-            if !(kind.is_file() || kind.is_symlink()) || is_link_to_directory {
-                continue;
-            }
             let extension = Path::new(&name).extension().and_then(|extension| extension.to_str());
             if matches!(extension, Some("pem" | "crt" | "cer")) {
                 listing.trusted.insert(path);
-            } else {
+            } else if path.is_file() {
                 listing.passed_over.insert(path);
             }
         }
-        Ok(listing)
+        Ok((identity, listing))
     }
 }
 
 impl TrustFile {
     /// Reads the file where it has changed. `false` says that it is not there.
-    fn read(&mut self, path: &Path, role: Role, first: bool) -> bool {
+    fn read(&mut self, path: &Path, role: Role, how: &How<'_>) -> bool {
         match self.read_changed(path) {
             Ok(None) => {}
-            Ok(Some(bytes)) => self.take(path, role, &bytes, first),
+            Ok(Some(bytes)) => self.take(path, role, &bytes, how),
             Err(error) => {
                 self.stamp = None;
                 self.digest = None;
@@ -248,16 +275,12 @@ impl TrustFile {
     /// The content, where it is not the one that was read last.
     fn read_changed(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let metadata = fs::metadata(path)?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-        }
         let stamp = Stamp::of(&metadata);
         if self.stamp.as_ref() == Some(&stamp) {
             return Ok(None);
         }
         let now = SystemTime::now();
-        let mut bytes = Vec::new();
-        File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        let bytes = read_regular(path, &metadata)?;
         self.stamp = stamp.is_settled(now).then_some(stamp);
         let digest = Some(Fingerprint::of(&bytes));
         if self.digest == digest {
@@ -267,13 +290,32 @@ impl TrustFile {
         Ok(Some(bytes))
     }
 
-    fn take(&mut self, path: &Path, role: Role, bytes: &[u8], first: bool) {
-        let (certificates, faults) = parse(bytes, role);
-        if faults.is_empty() || first {
+    fn take(&mut self, path: &Path, role: Role, bytes: &[u8], how: &How<'_>) {
+        let (mut certificates, faults) = parse(bytes, role);
+        if faults.is_empty() && how.being_written.contains(path) {
+            let is_missing =
+                |old: &&Arc<Certificate>| !certificates.iter().any(|new| new.der() == old.der());
+            let missing: Vec<_> = self.certificates.iter().filter(is_missing).cloned().collect();
+            if !missing.is_empty() {
+                certificates.extend(missing);
+                (self.stamp, self.digest) = (None, None);
+            }
+        }
+        if faults.is_empty() || how.is_first {
             self.certificates = certificates;
         }
         self.findings = faults.iter().map(|fault| Finding::in_pem(path, fault)).collect();
     }
+}
+
+/// Reads a regular file, up to one octet more than a file may have.
+pub(super) fn read_regular(path: &Path, metadata: &Metadata) -> io::Result<Vec<u8>> {
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8], role: Role) -> (Vec<Arc<Certificate>>, Vec<Fault>) {
@@ -287,9 +329,35 @@ fn parse(bytes: &[u8], role: Role) -> (Vec<Arc<Certificate>>, Vec<Fault>) {
             Ok(certificate) if role == Role::Anchor && !certificate.is_ca() => {
                 faults.push(Fault { line: Some(line), problem: Problem::NotACa });
             }
+            Ok(certificate) if role == Role::Anchor && !is_anchor(&certificate) => {
+                faults.push(Fault { line: Some(line), problem: Problem::UnusableCa });
+            }
             Ok(certificate) => certificates.push(Arc::new(certificate)),
             Err(problem) => faults.push(Fault { line: Some(line), problem }),
         }
     }
     (certificates, faults)
+}
+
+/// Reads a trust file or directory once: what is good in it, and what is wrong.
+#[cfg(feature = "cli")]
+pub(crate) fn read_trust(role: Role, path: &Path) -> (Vec<Loaded>, Vec<Finding>) {
+    let mut source = Source::new(role, path.to_owned());
+    source.read(&How { is_first: true, being_written: &BeingWritten::default() });
+    (source.loaded().collect(), source.findings().collect())
+}
+
+/// Reads what a peer presents: its own certificate first.
+#[cfg(feature = "cli")]
+pub(crate) fn read_chain(
+    path: &Path,
+) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Vec<Finding>> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
+        .map_err(|error| vec![Finding::unreadable(path, &error)])?;
+    let chain = pem::chain(&bytes).map_err(|faults| {
+        faults.iter().map(|fault| Finding::in_pem(path, fault)).collect::<Vec<_>>()
+    })?;
+    Ok(chain.into_iter().map(|(_, der)| der).collect())
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::trust::pem::Fault;
+use crate::trust::pem::{Fault, Problem};
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,7 +50,31 @@ impl Finding {
         Self { line, ..Self::fault(file, fault.problem.to_string(), fault.problem.remedy()) }
     }
 
+    /// A fault in the server's own certificate or key, which does not come from API Gateway.
+    pub(super) fn in_server_pem(file: &Path, fault: &Fault, is_key: bool) -> Self {
+        let mut finding = Self::in_pem(file, fault);
+        let remedy = match (&fault.problem, is_key) {
+            (Problem::OneLine | Problem::LiteralNewlines, _) => {
+                "write it with its line breaks, as it was issued"
+            }
+            (Problem::Der, true) => {
+                "convert it to PEM: openssl pkey -inform der -in FILE -out FILE.pem"
+            }
+            (Problem::NoCertificate, _) => {
+                "give the PEM file of the server's certificate, followed by its chain"
+            }
+            _ => return finding,
+        };
+        remedy.clone_into(&mut finding.remedy);
+        finding
+    }
+
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
+        // Too many open files, in the process or in all.
+        if matches!(error.raw_os_error(), Some(23 | 24)) {
+            let remedy = "raise the limit on open files, or lower --max-connections";
+            return Self::fault(file, format!("it cannot be read: {error}"), remedy);
+        }
         let remedy = match error.kind() {
             io::ErrorKind::NotFound => "check the path, or put the file back",
             io::ErrorKind::PermissionDenied => "let the user that runs portcullis read it",

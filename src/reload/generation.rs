@@ -12,6 +12,7 @@ use rustls::{ServerConfig, crypto};
 
 use crate::clock::Clock;
 use crate::reload::identity::ServerIdentity;
+use crate::reload::probe::refuses_who_has_no_certificate;
 use crate::trust::{Fingerprint, PinVerifier, Role, TrustStore};
 
 /// One immutable state of everything that is loaded. A connection takes one and keeps it.
@@ -35,7 +36,7 @@ pub(super) struct Recipe {
 
 /// The wall clock as rustls asks for it.
 #[derive(Debug)]
-struct Time(Arc<dyn Clock>);
+pub(super) struct Time(pub(super) Arc<dyn Clock>);
 
 impl TimeProvider for Time {
     fn current_time(&self) -> Option<UnixTime> {
@@ -44,7 +45,7 @@ impl TimeProvider for Time {
 }
 
 impl Recipe {
-    /// Makes a generation. Sessions of `resumable` can be resumed in it: only ever the one before
+    /// Makes a generation, and tries that it refuses whoever has no certificate. Sessions of `resumable` can be resumed in it: only ever the one before
     /// it, and only where nothing was taken away, because no verifier is asked at a resumption.
     pub(super) fn make(
         &self,
@@ -72,8 +73,11 @@ impl Recipe {
             };
         tls.ticketer = ticketer;
         tls.session_storage = sessions;
+        let tls = Arc::new(tls);
+        refuses_who_has_no_certificate(&tls, &self.provider)
+            .map_err(|unfit| rustls::Error::General(unfit.to_string()))?;
         let active = active(&store, now);
-        Ok(Generation { number, store, identity, tls: Arc::new(tls), active })
+        Ok(Generation { number, store, identity, tls, active })
     }
 }
 

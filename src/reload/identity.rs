@@ -9,8 +9,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 
+use crate::reload::files::{LARGEST, read_regular};
 use crate::reload::finding::Finding;
-use crate::trust::pem::{self, Fault};
+use crate::trust::pem::{self, Fault, Problem};
 use crate::trust::{Fingerprint, Summary};
 
 /// The chain and the key that the server proves itself with.
@@ -26,14 +27,17 @@ pub(crate) struct ServerIdentity {
 pub(super) struct IdentityFiles {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
+    /// Of what was read last.
     digest: Option<Fingerprint>,
+    /// Of what `good` was read from.
+    good_digest: Option<Fingerprint>,
     good: Option<Arc<ServerIdentity>>,
     faults: Vec<Finding>,
 }
 
 impl IdentityFiles {
     pub(super) fn new(certificate: PathBuf, key: PathBuf) -> Self {
-        Self { certificate, key, digest: None, good: None, faults: Vec::new() }
+        Self { certificate, key, digest: None, good_digest: None, good: None, faults: Vec::new() }
     }
 
     /// The last pair that was good.
@@ -50,14 +54,19 @@ impl IdentityFiles {
         let mut faults = Vec::new();
         let mut contents = Vec::new();
         for path in [&self.certificate, &self.key] {
-            match fs::read(path) {
+            let read = fs::metadata(path).and_then(|metadata| read_regular(path, &metadata));
+            match read {
+                Ok(bytes) if bytes.len() as u64 > LARGEST => {
+                    let fault = Fault::whole(Problem::TooLarge);
+                    faults.push(Finding::in_pem(path, &fault));
+                }
                 Ok(bytes) => contents.push(bytes),
                 Err(error) => faults.push(Finding::unreadable(path, &error)),
             }
         }
         let [certificate, key] = contents.as_slice() else {
-            self.digest = None;
             self.faults = faults;
+            self.digest = None;
             return;
         };
         let digests = [Fingerprint::of(certificate), Fingerprint::of(key)];
@@ -68,8 +77,12 @@ impl IdentityFiles {
         self.digest = digest;
         match self.load(certificate, key, provider) {
             Ok(identity) => {
-                self.good = Some(Arc::new(identity));
                 self.faults.clear();
+                // The same pair may have been away for a while.
+                if self.good_digest != digest {
+                    self.good = Some(Arc::new(identity));
+                    self.good_digest = digest;
+                }
             }
             Err(faults) => self.faults = faults,
         }
@@ -81,8 +94,9 @@ impl IdentityFiles {
         key: &[u8],
         provider: &CryptoProvider,
     ) -> Result<ServerIdentity, Vec<Finding>> {
-        let in_certificate = |fault: &Fault| Finding::in_pem(&self.certificate, fault);
-        let in_key = |fault: &Fault| Finding::in_pem(&self.key, fault);
+        let in_certificate =
+            |fault: &Fault| Finding::in_server_pem(&self.certificate, fault, false);
+        let in_key = |fault: &Fault| Finding::in_server_pem(&self.key, fault, true);
         let chain = pem::chain(certificate)
             .map_err(|faults| faults.iter().map(in_certificate).collect::<Vec<_>>());
         let key =

@@ -1,6 +1,7 @@
 //! The connections that were let in, each to be put out when its certificate is.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +10,8 @@ use tokio::sync::{Notify, watch};
 use crate::clock::{self, Clock};
 use crate::reload::finding::Finding;
 use crate::reload::generation::Generation;
-use crate::trust::{ClientIdentity, Origin, Refusal, TrustStore};
+use crate::reload::state::{ReloadState, Removed};
+use crate::trust::{ClientIdentity, Loaded, Nearest, Origin, Presented, Refusal, TrustStore};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 /// The newest generation, and the connections that were let in by it and those before it.
@@ -20,8 +22,22 @@ pub(crate) struct Current {
     /// older one and be missed when that takes its certificate away.
     live: Mutex<HashMap<u64, Arc<State>>>,
     admitted: AtomicU64,
-    findings: Mutex<Vec<Finding>>,
+    /// When the first of the chains ends that were let in since session keys were last made, in
+    /// seconds since 1970.
+    first_chain_end: AtomicU64,
+    looks: Mutex<Looks>,
     clock: Arc<dyn Clock>,
+}
+
+/// Later than any certificate ends.
+const NEVER: u64 = u64::MAX;
+
+/// What the looks at the files have come to.
+#[derive(Debug, Default)]
+struct Looks {
+    findings: Vec<Finding>,
+    state: ReloadState,
+    removed: Removed,
 }
 
 #[derive(Debug)]
@@ -48,7 +64,8 @@ impl Current {
             newest: watch::Sender::new(Arc::new(first)),
             live: Mutex::default(),
             admitted: AtomicU64::new(0),
-            findings: Mutex::default(),
+            first_chain_end: AtomicU64::new(NEVER),
+            looks: Mutex::default(),
             clock,
         }
     }
@@ -77,12 +94,17 @@ impl Current {
                 continue;
             }
             let number = self.admitted.fetch_add(1, Ordering::Relaxed);
+            if identity.anchor().is_some() {
+                let end = identity.validity().not_after.as_secs();
+                self.first_chain_end.fetch_min(end, Ordering::Relaxed);
+            }
             let state = Arc::new(State {
                 until: AtomicU64::new(identity.validity().not_after.as_secs()),
                 identity,
                 is_out: AtomicBool::new(false),
                 out: Notify::new(),
             });
+            state.identity.counts().connected(now);
             live.insert(number, Arc::clone(&state));
             return Ok(Admission { number, state, current: Arc::clone(self) });
         }
@@ -109,8 +131,19 @@ impl Current {
             let since = live.iter().filter(|(number, _)| **number >= seen);
             count += since.filter(|(_, state)| put_out(state)).count();
         }
+        if takes_away {
+            // Those that stay are in the table, and count again.
+            let chains = live.values().filter(|state| state.is_of_a_chain());
+            let end = chains.map(|state| state.until.load(Ordering::Relaxed)).min();
+            self.first_chain_end.store(end.unwrap_or(NEVER), Ordering::Relaxed);
+        }
         self.newest.send_replace(Arc::clone(&generation));
         count
+    }
+
+    /// When the first of the chains ends whose sessions could be resumed.
+    pub(super) fn first_chain_end(&self) -> Option<u64> {
+        Some(self.first_chain_end.load(Ordering::Relaxed)).filter(|end| *end != NEVER)
     }
 
     /// How many connections are let in now.
@@ -120,11 +153,43 @@ impl Current {
 
     /// What is wrong or odd with the files as they were last read.
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.looks().findings.clone()
+    }
+
+    /// How keeping it current goes.
+    pub(crate) fn reload_state(&self) -> ReloadState {
+        self.looks().state
+    }
+
+    /// The trusted certificate, or the one that was, that is nearest to a refused one.
+    pub(crate) fn nearest(&self, presented: &Presented) -> Option<Nearest> {
+        let nearest = self.newest().store.nearest(presented);
+        match nearest {
+            Some(nearest) if Removed::is_exact(&nearest) => Some(nearest),
+            nearest => self.looks().removed.find(presented).or(nearest),
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
     }
 
     pub(super) fn set_findings(&self, findings: Vec<Finding>) {
-        *self.findings.lock().unwrap_or_else(PoisonError::into_inner) = findings;
+        self.looks().findings = findings;
+    }
+
+    /// Takes in that the files were looked at. `counts` says that somebody should hear of it.
+    pub(super) fn looked(&self, identity: [&Path; 2], counts: bool) {
+        let Looks { findings, state, .. } = &mut *self.looks();
+        state.looked(findings, identity, counts, self.clock.now());
+    }
+
+    pub(super) fn remember_removed(&self, removed: &[Loaded]) {
+        self.looks().removed.remember(removed, self.clock.now());
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<u64, Arc<State>>> {
@@ -133,6 +198,11 @@ impl Current {
 }
 
 impl State {
+    /// Whether it came by a chain, and is still in.
+    fn is_of_a_chain(&self) -> bool {
+        self.identity.anchor().is_some() && !self.is_out.load(Ordering::Relaxed)
+    }
+
     fn put_out_unless_in(&self, store: &TrustStore, now: UnixTime) -> bool {
         let intermediates = match self.identity.origin() {
             Origin::Pin => &[],
@@ -144,9 +214,9 @@ impl State {
                 false
             }
             Err(_) => {
-                self.is_out.store(true, Ordering::Release);
                 self.out.notify_waiters();
-                true
+                // One that has been put out before, and still finishes, counts once.
+                !self.is_out.swap(true, Ordering::AcqRel)
             }
         }
     }
@@ -157,10 +227,24 @@ impl Admission {
         &self.state.identity
     }
 
-    /// Whether the certificate is still in: asked for each request.
+    /// Whether the certificate is still in.
     pub(crate) fn is_in(&self) -> bool {
-        let now = clock::unix_time(self.current.clock.as_ref()).as_secs();
-        !self.state.is_out.load(Ordering::Acquire) && now < self.state.until.load(Ordering::Relaxed)
+        self.is_in_at(clock::unix_time(self.current.clock.as_ref()))
+    }
+
+    fn is_in_at(&self, now: UnixTime) -> bool {
+        !self.state.is_out.load(Ordering::Acquire)
+            && now.as_secs() < self.state.until.load(Ordering::Relaxed)
+    }
+
+    /// The same for a request, which is counted if it is.
+    pub(crate) fn lets_request_in(&self) -> bool {
+        let now = clock::unix_time(self.current.clock.as_ref());
+        let is_in = self.is_in_at(now);
+        if is_in {
+            self.state.identity.counts().requested(now);
+        }
+        is_in
     }
 
     /// Waits until the certificate is taken away. (It does not watch the clock.)
@@ -182,6 +266,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
+        self.state.identity.counts().left();
         self.current.live().remove(&self.number);
     }
 }

@@ -1,15 +1,19 @@
 //! The files that were given, read into what they mean together.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
 
 use crate::clock::{self, Clock};
-use crate::reload::files::Source;
+use crate::reload::files::{How, Source};
 use crate::reload::finding::{Finding, Severity};
 use crate::reload::generation::{Generation, Recipe};
 use crate::reload::identity::{IdentityFiles, ServerIdentity};
+use crate::reload::judge::judge;
+use crate::reload::watch::BeingWritten;
 use crate::trust::{Role, TrustStore, rfc3339};
 
 /// Which files say who the server is and whom it trusts.
@@ -42,19 +46,19 @@ impl Loader {
             identity: IdentityFiles::new(certificate, key),
             recipe: Recipe { provider, clock },
         };
-        loader.read(true);
+        loader.read(&How { is_first: true, being_written: &BeingWritten::default() });
         loader
     }
 
     /// Reads what has changed.
-    pub(super) fn read_again(&mut self) {
-        self.read(false);
+    pub(super) fn read_again(&mut self, being_written: &BeingWritten) {
+        self.read(&How { is_first: false, being_written });
     }
 
-    fn read(&mut self, first: bool) {
+    fn read(&mut self, how: &How<'_>) {
         self.identity.read(&self.recipe.provider);
         for source in &mut self.sources {
-            source.read(first);
+            source.read(how);
         }
     }
 
@@ -74,14 +78,20 @@ impl Loader {
         identity.into_iter().chain(trust)
     }
 
-    pub(super) fn store(&self) -> TrustStore {
+    /// The store of what is loaded now. `before` is the one that it takes the place of.
+    pub(super) fn store(&self, before: Option<&TrustStore>) -> TrustStore {
         let loaded = self.sources.iter().flat_map(Source::loaded);
-        TrustStore::new(loaded, self.recipe.provider.signature_verification_algorithms)
+        TrustStore::new(before, loaded, self.recipe.provider.signature_verification_algorithms)
     }
 
     /// The file of the server's certificate.
     pub(super) fn server_certificate(&self) -> &Path {
         &self.identity.certificate
+    }
+
+    /// The files of the server's own certificate and key.
+    pub(super) fn identity_files(&self) -> [&Path; 2] {
+        [self.identity.certificate.as_path(), self.identity.key.as_path()]
     }
 
     pub(super) fn identity(&self) -> Option<&Arc<ServerIdentity>> {
@@ -120,15 +130,28 @@ impl Loader {
             }
         }
         findings.sort_by_key(|finding| finding.severity == Severity::Warning);
-        findings.dedup();
+        let mut seen = HashSet::new();
+        findings.retain(|finding| seen.insert(finding.clone()));
         findings
+    }
+
+    /// What API Gateway will make of the server's own certificate under these names.
+    pub(crate) fn judge(&self, names: &[ServerName<'_>]) -> Vec<Finding> {
+        let Some(identity) = self.identity() else { return Vec::new() };
+        judge(
+            &self.identity.certificate,
+            &identity.certified_key.cert,
+            names,
+            &self.recipe.provider.signature_verification_algorithms,
+            clock::unix_time(self.recipe.clock.as_ref()),
+        )
     }
 
     /// The first generation, or what stands in its way.
     pub(crate) fn first_generation(&self) -> Result<Generation, NotStartable> {
         let now = clock::unix_time(self.recipe.clock.as_ref());
         let identity = self.identity().ok_or(NotStartable::NoServerCertificate)?;
-        let store = self.store();
+        let store = self.store(None);
         if !store.certificates().iter().any(|loaded| now < loaded.certificate.validity().not_after)
         {
             return Err(NotStartable::NobodyTrusted);

@@ -10,8 +10,11 @@ mod files;
 mod finding;
 mod generation;
 mod identity;
+mod judge;
 mod live;
 mod loader;
+mod probe;
+mod state;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -27,11 +30,14 @@ use tracing::{error, info, warn};
 use crate::clock;
 use crate::trust::{Fingerprint, Loaded, Role, TrustStore, rfc3339};
 
+#[cfg(feature = "cli")]
+pub(crate) use files::{read_chain, read_trust};
 pub use finding::{Finding, Severity};
 pub(crate) use generation::Generation;
 pub(crate) use live::{Admission, Current};
 pub use loader::NotStartable;
 pub(crate) use loader::{Loader, Material};
+pub use state::ReloadState;
 
 /// A change is looked at when nothing has moved for this long,
 const QUIET: Duration = Duration::from_millis(100);
@@ -55,6 +61,10 @@ pub(crate) struct Reload {
     poll_interval: Duration,
     said: HashSet<Finding>,
     watch_fault: Option<String>,
+    /// Why what was read could not be put in force.
+    unfit: Option<Finding>,
+    /// Whether somebody asked for the look that is being taken.
+    is_asked: bool,
     expiry: expiry::Warnings,
 }
 
@@ -74,6 +84,8 @@ impl Reload {
             trusted = names(first.store.certificates()),
             "trust_loaded"
         );
+        state::describe();
+        state::report_generation(&first);
         let mut reload = Self {
             current: Arc::new(Current::new(first, clock)),
             watch: watch::Watch::new(Arc::clone(&changed)),
@@ -82,10 +94,13 @@ impl Reload {
             poll_interval,
             said: HashSet::new(),
             watch_fault: None,
+            unfit: None,
+            is_asked: false,
             expiry: expiry::Warnings::default(),
             loader,
         };
         reload.say_findings(true);
+        reload.current.looked(reload.loader.identity_files(), false);
         reload
     }
 
@@ -95,7 +110,7 @@ impl Reload {
 
     /// Looks for changes, for ever.
     pub(crate) async fn run(mut self) {
-        let mut asked: Option<Asked> = None;
+        let mut asked: Vec<Asked> = Vec::new();
         loop {
             let latest = Instant::now() + LONGEST_WAIT;
             self = loop {
@@ -115,7 +130,7 @@ impl Reload {
             };
             let Some(reload) = in_the_background(self, Self::publish).await else { return };
             self = reload;
-            if let Some(asked) = asked.take() {
+            for asked in asked.drain(..) {
                 // Whoever asked may not want to know.
                 let _ = asked.send(());
             }
@@ -123,8 +138,14 @@ impl Reload {
             tokio::select! {
                 () = self.changed.notified() => self.changed.notify_one(),
                 Some(who) = self.asked.recv() => {
+                    asked.push(who);
+                    // One look does for all who have asked before it.
+                    while let Ok(who) = self.asked.try_recv() {
+                        asked.push(who);
+                    }
                     self.loader.distrust_stamps();
-                    asked = Some(who);
+                    self.watch.distrust();
+                    self.is_asked = true;
                 }
                 () = sleep_until(next) => {}
             }
@@ -148,20 +169,23 @@ impl Reload {
 
     /// The next poll, or before it the moment in which a certificate begins or ends.
     fn next_look(&self) -> Duration {
-        let now = clock::unix_time(self.loader.recipe.clock.as_ref());
+        let now = clock::since_epoch(self.loader.recipe.clock.as_ref());
         let generation = self.current.newest();
         let bounds = generation.store.certificates().iter().flat_map(|loaded| {
             let validity = loaded.certificate.validity();
-            [validity.not_before, validity.not_after]
+            [validity.not_before.as_secs(), validity.not_after.as_secs()]
         });
-        let next = bounds.filter(|bound| *bound > now).min();
-        let until = next.map(|bound| Duration::from_secs(bound.as_secs() - now.as_secs()));
-        until.map_or(self.poll_interval, |until| until.min(self.poll_interval))
+        let bounds = bounds.chain(self.current.first_chain_end()).map(Duration::from_secs);
+        let next = bounds.filter_map(|bound| bound.checked_sub(now)).filter(|left| !left.is_zero());
+        // Not at the very moment: a clock is read to the nanosecond, and a timer is not.
+        next.min().map_or(self.poll_interval, |left| {
+            (left + Duration::from_millis(1)).min(self.poll_interval)
+        })
     }
 
     fn read(&mut self) {
         for _ in 0..MOST_LOOKS {
-            self.loader.read_again();
+            self.loader.read_again(&self.watch.being_written());
             if !self.watch.set(self.loader.paths()) {
                 return;
             }
@@ -170,24 +194,32 @@ impl Reload {
 
     fn publish(&mut self) {
         self.say_watch_fault();
-        self.say_findings(false);
-        self.publish_changes();
+        let has_news = self.say_findings(false);
+        let changed = self.publish_changes();
+        // What was read may not do as a whole.
+        let has_news = self.say_findings(false) || has_news;
+        let counts = std::mem::take(&mut self.is_asked) || changed || has_news;
+        self.current.looked(self.loader.identity_files(), counts);
         let generation = self.current.newest();
         let now = clock::unix_time(self.loader.recipe.clock.as_ref());
         self.expiry.say(&generation, self.loader.server_certificate(), now);
     }
 
-    fn publish_changes(&mut self) {
+    /// Says whether anything was published.
+    fn publish_changes(&mut self) -> bool {
         let now = clock::unix_time(self.loader.recipe.clock.as_ref());
         let before = self.current.newest();
-        let store = self.loader.store();
+        let store = self.loader.store(Some(&before.store));
         let identity = self.loader.identity().unwrap_or(&before.identity);
         let new_identity = !Arc::ptr_eq(identity, &before.identity);
         let change = Change::between(&before, &store, now);
-        if change.is_nothing() && !new_identity {
-            return;
+        // A chain that ends is in no store; its sessions must not be resumed all the same.
+        let chain_ended = self.current.first_chain_end().is_some_and(|end| end <= now.as_secs());
+        if change.is_nothing() && !new_identity && !chain_ended {
+            self.unfit = None;
+            return false;
         }
-        let takes_away = change.takes_away();
+        let takes_away = change.takes_away() || chain_ended;
         let number = before.number + 1;
         let resumable = (!takes_away).then_some(before.as_ref());
         let made =
@@ -195,10 +227,15 @@ impl Reload {
         let generation = match made {
             Ok(generation) => generation,
             Err(error) => {
-                error!(%error, remedy = "the generation before stays in force", "reload_failed");
-                return;
+                let problem = format!("TLS cannot be set up: {error}");
+                let remedy = "renew certificate and key; the generation before stays in force";
+                let file = self.loader.server_certificate();
+                self.unfit = Some(Finding::fault(file, problem, remedy));
+                return false;
             }
         };
+        self.unfit = None;
+        state::report_generation(&generation);
         if new_identity {
             let summary = &generation.identity.summary;
             info!(
@@ -209,8 +246,12 @@ impl Reload {
             );
         }
         let trusts_somebody = generation.store.is_usable(now);
+        self.current.remember_removed(&change.removed);
         let connections_ended = self.current.publish(generation, takes_away);
         change.say(number, connections_ended);
+        if chain_ended {
+            info!(generation = number, connections_ended, "chain_ended");
+        }
         if !trusts_somebody && !change.is_nothing() {
             error!(
                 generation = number,
@@ -218,20 +259,26 @@ impl Reload {
                 "trusts_nobody"
             );
         }
+        true
     }
 
-    /// Says each finding once, and once that a fault is mended.
-    fn say_findings(&mut self, first: bool) {
-        let findings = self.loader.findings();
+    /// Says each finding once, and once that a fault is mended. Returns whether there was a fault
+    /// or the end of one to say.
+    fn say_findings(&mut self, first: bool) -> bool {
+        let mut findings = self.loader.findings();
+        findings.splice(0..0, self.unfit.clone());
         for finding in findings.iter().filter(|finding| !self.said.contains(finding)) {
             say_finding(finding, first);
         }
-        self.current.set_findings(findings.clone());
-        let now: HashSet<_> = findings.into_iter().collect();
-        for mended in self.said.difference(&now).filter(|f| f.severity == Severity::Fault) {
+        let now: HashSet<_> = findings.iter().cloned().collect();
+        let is_fault = |finding: &&Finding| finding.severity == Severity::Fault;
+        let has_news = self.said.symmetric_difference(&now).any(|finding| is_fault(&finding));
+        self.current.set_findings(findings);
+        for mended in self.said.difference(&now).filter(is_fault) {
             info!(file = %mended.file.display(), line = mended.line, problem = mended.problem, "fault_mended");
         }
         self.said = now;
+        has_news
     }
 
     fn say_watch_fault(&mut self) {

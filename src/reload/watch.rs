@@ -6,13 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
+
+use crate::reload::files::DirectoryIdentity;
+
+/// A writer that does not close what it writes is waited for so long.
+const LONGEST_WRITE: Duration = Duration::from_secs(5);
 
 /// As many links as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -21,13 +26,56 @@ const MOST_LINKS: usize = 40;
 pub(super) struct Watch {
     watcher: Option<RecommendedWatcher>,
     /// Each watched directory with what it was when the watch was set.
-    watched: BTreeMap<PathBuf, (u64, u64)>,
+    watched: BTreeMap<PathBuf, DirectoryIdentity>,
     fault: Option<String>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What the events have told.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Directories whose watch has gone with them.
+    gone: Vec<PathBuf>,
+    /// Files that somebody has begun to write and has not closed, and since when.
+    written: BTreeMap<PathBuf, Instant>,
+}
+
+impl Seen {
+    fn see(&mut self, event: &Event) {
+        match event.kind {
+            EventKind::Modify(ModifyKind::Data(_)) => {
+                for path in &event.paths {
+                    self.written.entry(path.clone()).or_insert_with(Instant::now);
+                }
+            }
+            EventKind::Access(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+                self.written.retain(|path, _| !event.paths.contains(path));
+            }
+            EventKind::Remove(_) => {
+                self.written.retain(|path, _| !event.paths.contains(path));
+                self.gone.extend_from_slice(&event.paths);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Files that are being written.
+#[derive(Debug, Default)]
+pub(super) struct BeingWritten(BTreeSet<PathBuf>);
+
+impl BeingWritten {
+    /// Whether somebody has begun to write this file and not closed it, a short while ago.
+    pub(super) fn contains(&self, path: &Path) -> bool {
+        !self.0.is_empty() && path.canonicalize().is_ok_and(|path| self.0.contains(&path))
+    }
 }
 
 impl Watch {
     /// `changed` is told of each event.
     pub(super) fn new(changed: Arc<Notify>) -> Self {
+        let seen = Arc::<Mutex<Seen>>::default();
+        let told = Arc::clone(&seen);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // Reading a directory or a file makes events too, which are not changes.
             let is_reading = matches!(
@@ -36,6 +84,9 @@ impl Watch {
                     if *kind != AccessKind::Close(AccessMode::Write)
             );
             if !is_reading {
+                if let Ok(event) = &event {
+                    lock(&told).see(event);
+                }
                 changed.notify_one();
             }
         });
@@ -43,12 +94,29 @@ impl Watch {
             Ok(watcher) => (Some(watcher), None),
             Err(error) => (None, Some(error.to_string())),
         };
-        Self { watcher, watched: BTreeMap::new(), fault }
+        Self { watcher, watched: BTreeMap::new(), fault, seen }
     }
 
     /// Why changes are not told at once, and are found by the poll.
     pub(super) fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
+    }
+
+    /// The files that are being written now.
+    pub(super) fn being_written(&self) -> BeingWritten {
+        let mut seen = lock(&self.seen);
+        seen.written.retain(|_, since| since.elapsed() < LONGEST_WRITE);
+        BeingWritten(seen.written.keys().cloned().collect())
+    }
+
+    /// Has every watch set again, whatever is known of it.
+    pub(super) fn distrust(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            for directory in std::mem::take(&mut self.watched).into_keys() {
+                // It may be gone, and its watch with it.
+                let _ = watcher.unwatch(&directory);
+            }
+        }
     }
 
     /// Watches what has to be watched for these paths, and nothing else. `true` says that a
@@ -57,11 +125,14 @@ impl Watch {
         let Some(watcher) = &mut self.watcher else {
             return false;
         };
+        for gone in std::mem::take(&mut lock(&self.seen).gone) {
+            self.watched.remove(&gone);
+        }
         let mut wanted = BTreeMap::new();
         for path in paths {
             for directory in directories(path) {
                 if let Ok(metadata) = fs::metadata(&directory) {
-                    wanted.insert(directory, (metadata.dev(), metadata.ino()));
+                    wanted.insert(directory, DirectoryIdentity::of(&metadata));
                 }
             }
         }
@@ -89,6 +160,10 @@ impl Watch {
         }
         is_new
     }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The directories in which a change can change what a path leads to: the one that it names or is

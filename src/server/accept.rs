@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body::Body;
@@ -18,12 +19,17 @@ use crate::reload::Current;
 use crate::server::connection;
 use crate::server::gate::Shared;
 use crate::server::handshake::{self, Failure, Refused};
+use crate::server::meters::Meters;
 use crate::server::pending::{Pending, Place};
+use crate::server::refusals::Refusals;
 use crate::server::{Limits, Phase};
-use crate::trust::{Presented, Reason, Summary, rfc3339};
+use crate::trust::{Presented, Reason};
 
 /// Between two attempts where the machine has no more descriptors or memory.
-const STARVED: Duration = Duration::from_millis(100);
+const STARVED: Duration = Duration::from_millis(20);
+
+/// So many of those who have not proved who they are give up their descriptors then.
+const RELIEF: usize = 64;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -38,6 +44,16 @@ pub(super) struct Door<S> {
     pub(super) cores: Semaphore,
     /// One permit a connection that is let in.
     pub(super) room: Arc<Semaphore>,
+    pub(super) meters: Arc<Meters>,
+    pub(super) refusals: Arc<Refusals>,
+}
+
+impl<S> Door<S> {
+    /// Takes down that a client was refused.
+    fn refuse(&self, peer: SocketAddr, refused: Refused) {
+        self.meters.refused(refused.reason);
+        self.refusals.take(peer, refused, &self.current);
+    }
 }
 
 /// Accepts until the drain begins.
@@ -73,6 +89,8 @@ pub(super) async fn accept<S, B>(
                     warn!(%error, remedy, "accept_failed");
                 }
                 is_starved = true;
+                // Those who have not proved who they are keep nobody out.
+                door.pending.put_out_oldest(RELIEF);
                 sleep(STARVED).await;
             }
         }
@@ -104,30 +122,46 @@ async fn admit<S, B>(
     S::Error: Into<BoxError>,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    // A small answer must not wait for the acknowledgement of the one before.
-    let _ = socket.set_nodelay(true);
+    let has_spoken = AtomicBool::new(false);
+    // When the drain begins, who has not said a word is sent away; who has is let finish.
+    let is_over = |phase: &Phase| match phase {
+        Phase::Serving | Phase::LameDuck => false,
+        Phase::Draining => !has_spoken.load(Ordering::Relaxed),
+        Phase::Cut => true,
+    };
     let shaken = tokio::select! {
         shaken = handshake::shake(
             socket,
             &door.current,
             &door.cores,
             door.limits.handshake_timeout,
+            || has_spoken.store(true, Ordering::Relaxed),
         ) => shaken,
         () = place.put_out() => Err(Refused::because(Reason::TooManyConnections)),
-        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+        _ = phase.wait_for(is_over) => return,
     };
     drop(place);
-    let tls = match shaken {
-        Ok(tls) => tls,
+    let (tls, took) = match shaken {
+        Ok(shaken) => shaken,
         Err(Failure::Left) => return debug!(%peer, "left_without_a_word"),
-        Err(Failure::Refused(refused)) => return say_refused(peer, &refused),
+        Err(Failure::Refused(refused, socket)) => {
+            door.refuse(peer, refused);
+            if let Some(mut socket) = socket {
+                handshake::linger(&mut socket).await;
+            }
+            return;
+        }
     };
     let (_, session) = tls.get_ref();
     let presented = session.peer_certificates().unwrap_or_default();
-    let refused = match door.current.admit(presented) {
+    let admitted = door.current.admit(presented);
+    door.meters.resumption(session.handshake_kind(), admitted.is_ok());
+    let refused = match admitted {
         Ok(admission) => match Arc::clone(&door.room).try_acquire_owned() {
             Ok(_permit) => {
-                let shared = Arc::new(Shared::new(admission, peer, phase));
+                door.meters.accepted(took);
+                let meters = Arc::clone(&door.meters);
+                let shared = Arc::new(Shared::new(admission, peer, phase, meters));
                 let service = Arc::clone(&door.service);
                 return connection::serve(tls, service, shared, &door.limits).await;
             }
@@ -139,30 +173,6 @@ async fn admit<S, B>(
             detail: None,
         },
     };
-    say_refused(peer, &refused);
+    door.refuse(peer, refused);
     connection::close(tls).await;
-}
-
-fn say_refused(peer: SocketAddr, refused: &Refused) {
-    let Refused { reason, presented, detail } = refused;
-    let summary = presented.as_ref().and_then(|presented| presented.summary.as_ref());
-    let date = |of: fn(&Summary) -> String| summary.map(of);
-    let not_before = date(|summary| rfc3339(summary.validity.not_before));
-    let not_after = date(|summary| rfc3339(summary.validity.not_after));
-    let fingerprint = presented.as_ref().map(|presented| presented.fingerprint.to_string());
-    let subject = summary.map(|summary| summary.subject.as_str());
-    let serial = summary.map(|summary| summary.serial.as_str());
-    let remedy = reason.remedy();
-    warn!(
-        reason = reason.as_str(),
-        %peer,
-        fingerprint,
-        subject,
-        serial,
-        not_before,
-        not_after,
-        detail,
-        remedy,
-        "refused"
-    );
 }

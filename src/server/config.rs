@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -165,10 +166,18 @@ impl Config {
         self
     }
 
-    /// Reads the files and says all that is wrong with them. Opens no socket.
+    /// Reads the files and says all that is wrong with them, and what API Gateway will make of the
+    /// server's own. Opens no socket.
     pub fn check(&self) -> Check {
+        self.check_for(&[])
+    }
+
+    /// The same, where API Gateway will call the server by these names.
+    pub fn check_for(&self, names: &[ServerName<'_>]) -> Check {
         let loader = self.load();
-        Check { findings: loader.findings(), not_startable: loader.first_generation().err() }
+        let mut findings = loader.findings();
+        findings.extend(loader.judge(names));
+        Check { findings, not_startable: loader.first_generation().err() }
     }
 
     /// Reads the files and listens. Must be called within a tokio runtime.
@@ -192,6 +201,7 @@ impl Config {
         Ok(Bound {
             addresses: addresses.map_err(|error| StartError::Listen { address: None, error })?,
             listeners,
+            server_file: self.material.certificate.clone(),
             reload: Reload::new(loader, first, self.poll_interval, who_asks),
             limits: self.limits,
             shutdown_delay: self.shutdown_delay,

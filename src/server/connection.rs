@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::server::gate::{Gate, Shared};
 use crate::server::handshake::linger;
@@ -29,6 +29,9 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// How much of HTTP/1.1 is buffered in each direction, unless a head may be larger. hyper keeps
 /// several pieces of this size in flight: more would cost megabytes a connection.
 const BUFFER: usize = 64 << 10;
+
+/// Within this time after the end of its certificate a connection is told of it.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// Longer than any connection lives.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -50,6 +53,22 @@ enum Ended {
     Aged,
     /// The server stops.
     Stopped,
+}
+
+impl Ended {
+    /// Its stable name.
+    fn as_str(self, shared: &Shared) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::CertificateOut if shared.admission.time_left().is_none() => "certificate_expired",
+            Self::CertificateOut => "certificate_removed",
+            Self::Idle => "idle",
+            Self::SlowHead => "slow_head",
+            Self::SlowReader => "slow_reader",
+            Self::Aged => "aged",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -86,10 +105,12 @@ pub(super) async fn serve<S, B>(
         let connection = Box::pin(builder.serve_connection(&mut io, gate));
         drive(connection, &shared, limits).await
     };
-    debug!(
-        peer = %shared.peer,
-        fingerprint = %shared.admission.identity().fingerprint(),
-        reason = ?ended,
+    info!(
+        peer = shared.peer_text(),
+        certificate = shared.fingerprint(),
+        reason = ended.as_str(&shared),
+        requests = shared.requests(),
+        duration = shared.began().elapsed().as_secs_f64(),
         "connection_ended"
     );
     if *shared.phase.borrow() != Phase::Cut {
@@ -141,6 +162,8 @@ where
 /// long, or the server stops.
 async fn drive<C: Drive>(mut connection: Pin<Box<C>>, shared: &Shared, limits: &Limits) -> Ended {
     let mut phase = shared.phase.clone();
+    // One that was let in while the drain had begun gets the one answer that it came for.
+    phase.mark_unchanged();
     let mut taken_away = pin!(shared.admission.taken_away());
     let (mut at, _) = next_alarm(shared, limits);
     let mut alarm = pin!(sleep_until(at));
@@ -224,7 +247,9 @@ fn next_alarm(shared: &Shared, limits: &Limits) -> (Instant, Ended) {
     let now = Instant::now();
     // Where a request is in flight, it is looked again when nothing can have been idle for longer.
     let idle = shared.idle_since().unwrap_or(now) + limits.idle_timeout;
-    let certificate = now + shared.admission.time_left().unwrap_or_default().min(NEVER);
+    // At the end of its certificate it is told; this is for a clock that has stepped.
+    let left = shared.admission.time_left().map_or(Duration::ZERO, |left| left + TOLD);
+    let certificate = now + left.min(NEVER);
     let age = shared.began() + limits.max_connection_age.unwrap_or(NEVER);
     let known = [(idle, Ended::Idle), (certificate, Ended::CertificateOut), (age, Ended::Aged)];
     let first = known.into_iter().chain(next_wait(shared, limits)).min_by_key(|(at, _)| *at);

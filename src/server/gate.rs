@@ -5,11 +5,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Buf;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -21,6 +22,8 @@ use tracing::error;
 
 use crate::reload::Admission;
 use crate::server::Phase;
+use crate::server::access::Account;
+use crate::server::meters::Meters;
 use crate::server::progress::Progress;
 
 /// The address of the peer of the connection that a request came by, in the request's extensions.
@@ -35,11 +38,15 @@ pub(super) struct Shared {
     pub(super) phase: watch::Receiver<Phase>,
     /// Notified when a request was answered in the lame-duck phase: the last of its connection.
     pub(super) answered_last: Notify,
+    pub(super) meters: Arc<Meters>,
+    requests: AtomicU64,
     pub(super) progress: Progress,
     began: Instant,
     in_flight: AtomicU32,
     /// Since when nothing is in flight, in milliseconds since `began`.
     idle_since: AtomicU64,
+    /// For the access log, whose lines all carry them.
+    texts: OnceLock<(String, String)>,
 }
 
 impl Shared {
@@ -47,8 +54,13 @@ impl Shared {
         admission: Admission,
         peer: SocketAddr,
         phase: watch::Receiver<Phase>,
+        meters: Arc<Meters>,
     ) -> Self {
+        meters.opened();
         Self {
+            meters,
+            requests: AtomicU64::new(0),
+            texts: OnceLock::new(),
             admission,
             peer,
             phase,
@@ -58,6 +70,25 @@ impl Shared {
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
         }
+    }
+
+    /// How many requests came by it.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The fingerprint of its client's certificate.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.texts().0
+    }
+
+    pub(super) fn peer_text(&self) -> &str {
+        &self.texts().1
+    }
+
+    fn texts(&self) -> &(String, String) {
+        let fingerprint = || self.admission.identity().fingerprint();
+        self.texts.get_or_init(|| (fingerprint().to_string(), self.peer.to_string()))
     }
 
     /// Whether a request is in flight.
@@ -77,21 +108,28 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.meters.closed();
+    }
+}
+
 /// A request that is in flight until its answer has been sent or given up.
 #[derive(Debug)]
-struct InFlight(Arc<Shared>);
+struct InFlight(Arc<Shared>, Account);
 
 impl InFlight {
-    fn new(shared: &Arc<Shared>) -> Self {
+    fn new<B>(shared: &Arc<Shared>, request: &Request<B>) -> Self {
+        shared.requests.fetch_add(1, Ordering::Relaxed);
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(shared))
+        Self(Arc::clone(shared), Account::open(request))
     }
 
     /// Whether no request after this one will be answered on its connection; asked when its answer
     /// is there.
     fn is_last(&self) -> bool {
         let phase = *self.0.phase.borrow();
-        if phase == Phase::LameDuck {
+        if phase != Phase::Serving {
             self.0.answered_last.notify_one();
         }
         phase != Phase::Serving || !self.0.admission.is_in()
@@ -100,6 +138,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.1.close(&self.0);
         let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.idle_since.store(now, Ordering::Release);
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
@@ -144,20 +183,21 @@ impl<S, B> Service<Request<Incoming>> for Gate<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Error: Into<BoxError>,
+    B: Body,
 {
     type Response = Response<GateBody<B>>;
     type Error = Unanswered<BoxError>;
     type Future = GateFuture<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if !self.shared.admission.is_in() {
+        if !self.shared.admission.lets_request_in() {
             return GateFuture { inner: None, in_flight: None, version: request.version() };
         }
+        let in_flight = InFlight::new(&self.shared, &request);
         self.shared.progress.head_came();
         let extensions = request.extensions_mut();
         extensions.insert(self.shared.admission.identity().clone());
         extensions.insert(PeerAddr(self.shared.peer));
-        let in_flight = InFlight::new(&self.shared);
         let version = request.version();
         let inner = match catch_unwind(AssertUnwindSafe(|| self.service.call(request))) {
             Ok(future) => Inner::Running { future },
@@ -190,6 +230,7 @@ pin_project! {
 impl<F, B, E> Future for GateFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
     E: Into<BoxError>,
 {
     type Output = Result<Response<GateBody<B>>, Unanswered<BoxError>>;
@@ -209,7 +250,7 @@ where
                 }
             }
         };
-        let in_flight = this.in_flight.take();
+        let mut in_flight = this.in_flight.take();
         let has_panicked = answer.is_none();
         let mut response = match answer {
             Some(Ok(response)) => {
@@ -222,6 +263,10 @@ where
                 response
             }
         };
+        if let Some(InFlight(shared, account)) = &mut in_flight {
+            shared.meters.answered(response.status());
+            account.answered(response.status(), !response.body().is_end_stream());
+        }
         // What a service that panicked has read of the request's body nobody knows.
         let is_last = has_panicked || in_flight.as_ref().is_some_and(InFlight::is_last);
         if is_last && *this.version < Version::HTTP_2 {
@@ -257,10 +302,15 @@ impl<B: Body> Body for GateBody<B> {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().inner.as_pin_mut() {
-            Some(body) => body.poll_frame(context),
-            None => Poll::Ready(None),
+        let this = self.project();
+        let Some(mut body) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = ready!(body.as_mut().poll_frame(context));
+        if let Some(InFlight(_, account)) = this.in_flight {
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            let is_last = frame.is_none() || body.is_end_stream();
+            account.sent(data.map_or(0, Buf::remaining), is_last);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -20,18 +20,25 @@ use crate::trust::{Presented, Reason, take_refused};
 /// The content type of a TLS record that holds a handshake message (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
 
+/// How a request in plain HTTP begins.
+const METHODS: [&str; 10] = [
+    "GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "CONNECT ", "TRACE ", "PRI ",
+];
+
 /// How long a refused client may go on sending before the socket is closed under it.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Why a handshake came to nothing.
+#[derive(Debug)]
 pub(super) enum Failure {
     /// It connected and left without a word, as port scans and TCP health checks do.
     Left,
-    /// It was refused.
-    Refused(Refused),
+    /// It was refused. Where there is a socket, an alert or an answer is on its way in it.
+    Refused(Refused, Option<TcpStream>),
 }
 
 /// A refusal, for the log.
+#[derive(Debug)]
 pub(super) struct Refused {
     pub(super) reason: Reason,
     pub(super) presented: Option<Presented>,
@@ -40,39 +47,41 @@ pub(super) struct Refused {
 
 impl Refused {
     pub(super) fn because(reason: Reason) -> Failure {
-        Failure::Refused(Self { reason, presented: None, detail: None })
+        Failure::Refused(Self { reason, presented: None, detail: None }, None)
     }
 }
 
-/// Shakes hands with the newest generation of the moment in which the client begins to speak.
+/// Shakes hands with the newest generation of the moment in which the client begins to speak, and
+/// calls `has_begun` then. Returns, beside the connection, how long it took from then on.
 pub(super) async fn shake(
     socket: TcpStream,
     current: &Current,
     cores: &Semaphore,
     limit: Duration,
-) -> Result<TlsStream<TcpStream>, Failure> {
+    has_begun: impl FnOnce(),
+) -> Result<(TlsStream<TcpStream>, Duration), Failure> {
     let deadline = Instant::now() + limit;
-    let mut first = [0; 1];
-    match timeout_at(deadline, socket.peek(&mut first)).await {
+    let mut first = [0; 8];
+    let first = match timeout_at(deadline, socket.peek(&mut first)).await {
         Ok(Ok(0) | Err(_)) => return Err(Failure::Left),
-        Ok(Ok(_)) => {}
+        Ok(Ok(count)) => first.get(..count).unwrap_or_default(),
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
+    };
+    has_begun();
+    if first.first() != Some(&HANDSHAKE_RECORD) {
+        return Err(answer_plain(socket, first).await);
     }
-    if first[0] != HANDSHAKE_RECORD {
-        return Err(answer_plain(socket, first[0]).await);
-    }
+    let began = Instant::now();
     let acceptor = TlsAcceptor::from(current.newest().tls.clone());
     let accept = acceptor.accept(socket).into_fallible();
     let mut verdict = None;
     let accepted = in_turn(cores, accept, || verdict = take_refused().or(verdict.take()));
-    let (error, mut socket) = match timeout_at(deadline, accepted).await {
-        Ok(Ok(stream)) => return Ok(stream),
+    let (error, socket) = match timeout_at(deadline, accepted).await {
+        Ok(Ok(stream)) => return Ok((stream, began.elapsed())),
         Ok(Err(failed)) => failed,
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
     };
-    let refused = classify(&error, verdict);
-    linger(&mut socket).await;
-    Err(Failure::Refused(refused))
+    Err(Failure::Refused(classify(&error, verdict), Some(socket)))
 }
 
 /// Polls a handshake to its end, each time only when it has a permit for a core, and calls
@@ -122,8 +131,12 @@ fn classify(error: &io::Error, verdict: Option<(Reason, Presented)>) -> Refused 
 }
 
 /// Tells a client that speaks plain HTTP that this is the wrong way to speak here.
-async fn answer_plain(mut socket: TcpStream, first: u8) -> Failure {
-    if !first.is_ascii_uppercase() {
+async fn answer_plain(mut socket: TcpStream, first: &[u8]) -> Failure {
+    let is_begun = |method: &&str| {
+        let length = method.len().min(first.len());
+        method.as_bytes().get(..length) == first.get(..length)
+    };
+    if !METHODS.iter().any(|method| is_begun(&method)) {
         return Refused::because(Reason::NotTls);
     }
     const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -131,10 +144,9 @@ async fn answer_plain(mut socket: TcpStream, first: u8) -> Failure {
         Content-Length: 65\r\n\
         Connection: close\r\n\r\n\
         This port speaks HTTPS only: send the request to an https:// URL\n";
-    if socket.write_all(ANSWER).await.is_ok() {
-        linger(&mut socket).await;
-    }
-    Refused::because(Reason::PlainHttp)
+    let is_sent = socket.write_all(ANSWER).await.is_ok();
+    let refused = Refused { reason: Reason::PlainHttp, presented: None, detail: None };
+    Failure::Refused(refused, is_sent.then_some(socket))
 }
 
 /// Ends our side, and reads what the client still sends for a bounded time: a socket that is
@@ -154,6 +166,12 @@ pub(super) async fn linger(socket: &mut TcpStream) {
 mod tests {
     use super::*;
 
+    async fn refuse_plain(socket: TcpStream) {
+        if let Failure::Refused(_, Some(mut socket)) = answer_plain(socket, b"GET / HT").await {
+            linger(&mut socket).await;
+        }
+    }
+
     #[tokio::test]
     async fn the_answer_to_plain_http_is_framed_as_it_says() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -166,7 +184,7 @@ mod tests {
             drop(client);
             answer
         };
-        let (answer, _) = tokio::join!(read, answer_plain(server, b'G'));
+        let (answer, _) = tokio::join!(read, refuse_plain(server));
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{answer}");
         assert!(body.contains("https://"));

@@ -2,12 +2,16 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
 /// What may wait to be accepted. tokio's own is 128, which a burst of handshakes fills.
 const BACKLOG: i32 = 4096;
+
+/// How long nothing has come from a peer before it is probed, and between two probes.
+const PROBE: Duration = Duration::from_secs(60);
 
 /// Where to listen if nothing is said.
 const DEFAULT_PORT: u16 = 8443;
@@ -19,6 +23,10 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(!v6.ip().is_unspecified())?;
     }
     socket.set_reuse_address(true)?;
+    // Accepted sockets inherit these. A small answer does not wait for the acknowledgement of the
+    // one before; a peer that has vanished is found out.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE).with_interval(PROBE))?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

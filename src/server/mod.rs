@@ -1,18 +1,24 @@
 //! One connection's life: accept → handshake → who is it → HTTP → drain.
 
 mod accept;
+mod access;
 mod config;
 mod connection;
 mod gate;
 mod handshake;
 mod listen;
+mod meters;
 mod pending;
 mod progress;
+mod refusals;
+mod snapshot;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use http_body::Body;
 use hyper::body::Incoming;
@@ -26,10 +32,15 @@ use tracing::{info, warn};
 
 use crate::reload::{Asked, Current, Finding, Reload};
 use crate::server::accept::Door;
-use crate::server::pending::Pending;
+use crate::server::meters::Meters;
+use crate::server::refusals::Refusals;
 
 pub use config::{Check, Config, StartError};
 pub use gate::PeerAddr;
+pub use meters::Handshakes;
+pub(crate) use pending::Pending;
+pub use refusals::RefusedClient;
+pub use snapshot::{NotReady, ServerCertificate, Snapshot, TrustedCertificate};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -73,6 +84,7 @@ pub struct Bound {
     limits: Limits,
     shutdown_delay: Duration,
     asked: mpsc::UnboundedSender<Asked>,
+    server_file: PathBuf,
 }
 
 impl fmt::Debug for Bound {
@@ -127,6 +139,8 @@ impl Bound {
             cores: Semaphore::new(cores),
             room: Arc::new(Semaphore::new(self.limits.max_connections)),
             limits: self.limits.clone(),
+            meters: Arc::new(Meters::new()),
+            refusals: Arc::default(),
         });
         for (listener, address) in self.listeners.into_iter().zip(&self.addresses) {
             info!(addr = %address, "listening");
@@ -135,11 +149,18 @@ impl Bound {
         drop(seen);
         let reload = tokio::spawn(self.reload.run());
         let stop = Arc::new(Stop::default());
-        let handle = Handle { stop: Arc::clone(&stop), asked: self.asked, current };
+        let handle = Handle {
+            stop,
+            asked: self.asked,
+            since: current.clock().now(),
+            current,
+            meters: Arc::clone(&door.meters),
+            refusals: Arc::clone(&door.refusals),
+            server_file: self.server_file.into(),
+        };
         let task = tokio::spawn(run_to_the_end(
             phase,
-            stop,
-            handle.current.clone(),
+            handle.clone(),
             reload,
             self.shutdown_delay,
             self.limits.drain_timeout,
@@ -176,26 +197,45 @@ pub struct Stopped {
 
 #[derive(Debug, Default)]
 struct Stop {
+    has_begun: AtomicBool,
     gracefully: Notify,
     at_once: Notify,
 }
 
+impl Stop {
+    fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Acquire)
+    }
+}
+
 /// Stops a running server, has it look at its files, and tells its state. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle {
     stop: Arc<Stop>,
     asked: mpsc::UnboundedSender<Asked>,
     current: Arc<Current>,
+    meters: Arc<Meters>,
+    refusals: Arc<Refusals>,
+    since: SystemTime,
+    server_file: Arc<std::path::Path>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("generation", &self.generation()).finish_non_exhaustive()
+    }
 }
 
 impl Handle {
     /// Begins to stop: the shutdown delay, then the drain. Later calls change nothing.
     pub fn stop(&self) {
+        self.stop.has_begun.store(true, Ordering::Release);
         self.stop.gracefully.notify_one();
     }
 
     /// Ends at once what a stop would wait for.
     pub fn abort(&self) {
+        self.stop.has_begun.store(true, Ordering::Release);
         self.stop.at_once.notify_one();
     }
 
@@ -238,12 +278,12 @@ impl Handle {
 
 async fn run_to_the_end(
     phase: watch::Sender<Phase>,
-    stop: Arc<Stop>,
-    current: Arc<Current>,
+    handle: Handle,
     reload: JoinHandle<()>,
     shutdown_delay: Duration,
     drain_timeout: Duration,
 ) -> Stopped {
+    let Handle { stop, current, refusals, .. } = handle;
     let mut at_once = std::pin::pin!(stop.at_once.notified());
     let is_graceful = tokio::select! {
         () = stop.gracefully.notified() => true,
@@ -269,6 +309,7 @@ async fn run_to_the_end(
         warn!(connections = current.live_count(), "still_running");
     }
     reload.abort();
+    refusals.say_sum();
     info!(connections_cut, "stopped");
     Stopped { connections_cut }
 }

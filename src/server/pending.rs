@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 /// A bounded number of places. Whoever comes when all are taken gets the place of the oldest, so
 /// that those who never speak keep nobody out.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     most: usize,
     places: Mutex<Places>,
 }
@@ -23,24 +23,22 @@ struct Places {
 
 /// A place, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pending: Arc<Pending>,
     number: u64,
     out: Arc<Notify>,
 }
 
 impl Pending {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most, places: Mutex::default() }
     }
 
-    pub(super) fn enter(self: &Arc<Self>) -> Place {
+    pub(crate) fn enter(self: &Arc<Self>) -> Place {
         let out = Arc::new(Notify::new());
         let mut places = self.places();
-        if places.taken.len() >= self.most
-            && let Some((_, oldest)) = places.taken.pop_first()
-        {
-            oldest.notify_one();
+        if places.taken.len() >= self.most {
+            places.put_out_oldest();
         }
         let number = places.entered;
         places.entered += 1;
@@ -49,14 +47,30 @@ impl Pending {
         Place { pending: Arc::clone(self), number, out }
     }
 
+    /// Puts out the oldest, up to so many.
+    pub(super) fn put_out_oldest(&self, most: usize) {
+        let mut places = self.places();
+        for _ in 0..most {
+            places.put_out_oldest();
+        }
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Places {
+    fn put_out_oldest(&mut self) {
+        if let Some((_, oldest)) = self.taken.pop_first() {
+            oldest.notify_one();
+        }
+    }
+}
+
 impl Place {
     /// Waits until a later comer gets this place.
-    pub(super) async fn put_out(&self) {
+    pub(crate) async fn put_out(&self) {
         self.out.notified().await;
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
@@ -50,8 +50,12 @@ where
         let mut body = Box::pin(Limited::new(body, most));
         Answer::Later(Box::pin(async move {
             while let Some(frame) = body.frame().await {
-                if frame.is_err() {
-                    return Some(body);
+                if let Err(error) = frame {
+                    let status = match error.is::<LengthLimitError>() {
+                        true => StatusCode::PAYLOAD_TOO_LARGE,
+                        false => StatusCode::BAD_REQUEST,
+                    };
+                    return Some((status, body));
                 }
             }
             None
@@ -59,8 +63,8 @@ where
     }
 }
 
-/// What is left of a body that is larger than it may be.
-type Unread<B> = Option<Pin<Box<Limited<B>>>>;
+/// What is left of a body that cannot be read to its end, and why not.
+type Unread<B> = Option<(StatusCode, Pin<Box<Limited<B>>>)>;
 
 /// The answer that comes when the request's body has been read.
 pub enum Answer<B> {
@@ -80,7 +84,10 @@ impl<B> Future for Answer<B> {
         };
         let (status, text) = match &unread {
             None => (StatusCode::OK, "hello world\n"),
-            Some(_) => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"),
+            Some((StatusCode::PAYLOAD_TOO_LARGE, _)) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n")
+            }
+            Some((status, _)) => (*status, "the body cannot be read\n"),
         };
         let mut response = Response::new(HelloBody { text: Full::from(text), unread });
         *response.status_mut() = status;

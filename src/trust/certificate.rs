@@ -37,7 +37,13 @@ impl Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; 64];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+            let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+        }
+        f.write_str(std::str::from_utf8(&hex).unwrap_or_default())
     }
 }
 
@@ -116,6 +122,8 @@ pub struct Summary {
     pub subject: String,
     /// The serial number, lower-case hex.
     pub serial: String,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo, DER).
+    pub key_fingerprint: Fingerprint,
     /// Its dates.
     pub validity: Validity,
 }
@@ -206,16 +214,24 @@ fn summary(der: &CertificateDer<'_>, parsed: &CertificateInner<Raw>) -> Summary 
     };
     Summary {
         fingerprint: Fingerprint::of(der),
+        key_fingerprint: Fingerprint::of(
+            &tbs.subject_public_key_info().to_der().unwrap_or_default(),
+        ),
         subject: printable(tbs.subject()),
         serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
         validity: Validity {
-            not_before: unix_time(tbs.validity().not_before),
-            not_after: unix_time(tbs.validity().not_after),
+            not_before: unix_time_of(tbs.validity().not_before),
+            not_after: unix_time_of(tbs.validity().not_after),
         },
     }
 }
 
-fn unix_time(time: Time) -> UnixTime {
+/// The issuer's name of a certificate that anybody may have made, DER.
+pub(super) fn issuer(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    CertificateInner::<Raw>::from_der(der).ok()?.tbs_certificate().issuer().to_der().ok()
+}
+
+fn unix_time_of(time: Time) -> UnixTime {
     UnixTime::since_unix_epoch(time.to_unix_duration())
 }
 
@@ -293,4 +309,8 @@ pub(crate) fn rfc3339(time: UnixTime) -> String {
 
 pub(crate) fn system_time(time: UnixTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
+}
+
+pub(crate) fn unix_time(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }

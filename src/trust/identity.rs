@@ -9,6 +9,7 @@ use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 
 use super::certificate::{Certificate, Fingerprint, Validity, system_time};
+use super::usage::Counts;
 
 /// A client that has proved that it holds the key of a trusted certificate.
 ///
@@ -24,6 +25,8 @@ struct Inner {
     validity: Validity,
     origin: Origin,
     file: Arc<Path>,
+    /// Those of the certificate by which it is let in: its own, or its trust anchor's.
+    counts: Arc<Counts>,
     /// Itself as the values of headers, once they have been asked for.
     as_headers: OnceLock<[HeaderValue; 2]>,
 }
@@ -43,9 +46,10 @@ impl ClientIdentity {
         validity: Validity,
         origin: Origin,
         file: Arc<Path>,
+        counts: Arc<Counts>,
     ) -> Self {
         let as_headers = OnceLock::new();
-        Self(Arc::new(Inner { certificate, validity, origin, file, as_headers }))
+        Self(Arc::new(Inner { certificate, validity, origin, file, counts, as_headers }))
     }
 
     /// An identity for the tests of an application, as if this certificate (DER) had been pinned
@@ -60,7 +64,8 @@ impl ClientIdentity {
     ) -> Result<Self, super::pem::Problem> {
         let certificate = Arc::new(Certificate::parse(CertificateDer::from(der.into()))?);
         let validity = certificate.validity();
-        Ok(Self::new(certificate, validity, Origin::Pin, Arc::from(file.as_ref())))
+        let file = Arc::from(file.as_ref());
+        Ok(Self::new(certificate, validity, Origin::Pin, file, Arc::default()))
     }
 
     /// SHA-256 of the certificate's DER.
@@ -118,6 +123,10 @@ impl ClientIdentity {
 
     pub(crate) fn certificate(&self) -> &Arc<Certificate> {
         &self.0.certificate
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.0.counts
     }
 
     pub(crate) fn validity(&self) -> Validity {

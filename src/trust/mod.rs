@@ -6,19 +6,23 @@
 
 mod certificate;
 mod identity;
+mod nearest;
 pub mod pem;
 mod refusal;
 mod store;
+mod usage;
 mod verifier;
 
 pub use certificate::{Certificate, Fingerprint, KeyKind, Summary};
-pub(crate) use certificate::{Validity, rfc3339, system_time};
+pub(crate) use certificate::{rfc3339, system_time, unix_time};
 pub use identity::ClientIdentity;
 pub(crate) use identity::Origin;
+pub use nearest::{Nearest, Relation};
 pub use refusal::Reason;
 pub(crate) use refusal::Refusal;
 pub use store::Role;
-pub(crate) use store::{Loaded, TrustStore};
+pub(crate) use store::{Loaded, TrustStore, is_anchor};
+pub use usage::Usage;
 pub(crate) use verifier::{PinVerifier, Presented, take_refused};
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ pub enum Problem {
     UnverifiableKey,
     /// A trust anchor that is not a CA certificate.
     NotACa,
+    /// A CA certificate that no chain can be verified up to.
+    UnusableCa,
 }
 
 impl Problem {
@@ -108,11 +110,13 @@ impl Problem {
                 "the beginning of the block is missing or of another kind: copy it again, whole"
             }
             Self::BadBase64 => "the text was damaged on its way: copy it again",
-            Self::NotACertificate(_) => {
-                "leave only -----BEGIN CERTIFICATE----- blocks in it \
-                 (openssl x509 -in FILE -out FILE.pem writes one)"
+            Self::NotACertificate(label) if label.ends_with(" CERTIFICATE") => {
+                "write it as a plain one: openssl x509 -in FILE -out FILE.pem"
             }
-            Self::TrailingBytes | Self::BadDer(_) => "get the certificate again from its source",
+            Self::NotACertificate(_) => "leave only -----BEGIN CERTIFICATE----- blocks in it",
+            Self::TrailingBytes | Self::BadDer(_) | Self::UnusableCa => {
+                "get the certificate again from its source"
+            }
             Self::ShortKey(_) => "use a certificate with an RSA key of 2048 bits or more",
             Self::UnverifiableKey => {
                 "use RSA (2048 to 8192 bits), ECDSA P-256, P-384 or P-521, or Ed25519"
@@ -148,6 +152,7 @@ impl fmt::Display for Problem {
             Self::BadDer(detail) => write!(f, "the certificate cannot be parsed: {detail}"),
             Self::ShortKey(bits) => write!(f, "the RSA key is too short: {bits} bits"),
             Self::UnverifiableKey => write!(f, "the key is of a kind that cannot be verified"),
+            Self::UnusableCa => write!(f, "no chain can be verified up to this CA certificate"),
             Self::NotACa => write!(f, "not a CA certificate (no basicConstraints CA:TRUE)"),
         }
     }
@@ -258,11 +263,13 @@ fn read(bytes: &[u8]) -> Pem {
             continue;
         }
         let Some(markers) = markers(line) else {
-            let problem = match line.contains("\\n") {
-                true => Problem::LiteralNewlines,
-                false => Problem::OneLine,
-            };
-            pem.faults.push(Fault::at(number, problem));
+            pem.faults.push(match (line.contains("\\n"), &open) {
+                (true, _) => Fault::at(number, Problem::LiteralNewlines),
+                (false, _) if is_whole(line) => Fault::at(number, Problem::OneLine),
+                // The text ends within a marker.
+                (false, Some(open)) => Fault::at(open.line, Problem::Cut),
+                (false, None) => Fault::at(number, Problem::Cut),
+            });
             open = None;
             continue;
         };
@@ -318,6 +325,12 @@ fn markers(line: &str) -> Option<Vec<Marker<'_>>> {
         rest = after.trim_start();
     }
     Some(markers)
+}
+
+/// Whether the first marker of a line has its closing dashes.
+fn is_whole(line: &str) -> bool {
+    let after = [BEGIN, END].iter().filter_map(|marker| line.split_once(marker)).next();
+    after.is_some_and(|(_, after)| after.contains(DASHES))
 }
 
 fn decode(block: &Open<'_>) -> Result<Block, Fault> {

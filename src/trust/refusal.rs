@@ -127,7 +127,10 @@ impl Refusal {
     /// What webpki made of a chain. Its error is the one of the most promising path.
     pub(crate) fn of_chain(error: &webpki::Error) -> Self {
         let (reason, error) = match error {
-            webpki::Error::UnknownIssuer => return Self::UNKNOWN,
+            // A CA of the same name, or a stranger who claims to be issued by it.
+            webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+                return Self::UNKNOWN;
+            }
             webpki::Error::CertExpired { .. } => return Self::EXPIRED,
             webpki::Error::CertNotValidYet { .. } => return Self::NOT_YET_VALID,
             webpki::Error::RequiredEkuNotFoundContext(_) => {

@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use super::certificate::{Certificate, Summary, Validity};
+use super::certificate::{Certificate, Fingerprint, Summary, Validity, issuer};
 use super::identity::{ClientIdentity, Origin};
+use super::nearest::{Index, Nearest};
 use super::refusal::{Reason, Refusal};
+use super::usage::Counts;
+use super::verifier::Presented;
 
 /// What a trusted certificate is trusted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +43,11 @@ pub(crate) struct Loaded {
     pub(crate) file: Arc<Path>,
 }
 
+/// Whether a chain can be verified up to this certificate.
+pub(crate) fn is_anchor(certificate: &Certificate) -> bool {
+    webpki::anchor_from_trusted_cert(certificate.der()).is_ok()
+}
+
 /// Past this, the list of hints is left out: clients fail on longer ones.
 const LONGEST_HINTS: usize = 16 * 1024;
 
@@ -55,12 +63,17 @@ pub(crate) struct TrustStore {
     anchor_certificates: Vec<Loaded>,
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
+    counts: HashMap<(Role, Fingerprint), Arc<Counts>>,
+    /// Made when the first refusal asks for it.
+    nearest: OnceLock<Index>,
 }
 
 impl TrustStore {
     /// The store of these certificates. A certificate that is given twice in one role counts once,
-    /// for the first file that it is in. An anchor that webpki cannot take is left out.
+    /// for the first file that it is in. An anchor that webpki cannot take is left out. What is
+    /// counted of a certificate that was in the store `before` goes on.
     pub(crate) fn new(
+        before: Option<&Self>,
         loaded: impl IntoIterator<Item = Loaded>,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Self {
@@ -71,11 +84,16 @@ impl TrustStore {
             anchor_certificates: Vec::new(),
             hints: Vec::new(),
             algorithms,
+            counts: HashMap::new(),
+            nearest: OnceLock::new(),
         };
         let mut hints = BTreeSet::new();
         let mut anchors = BTreeSet::new();
         for loaded in loaded {
             let certificate = &loaded.certificate;
+            let key = (loaded.role, certificate.summary().fingerprint);
+            let known = before.and_then(|before| before.counts.get(&key)).cloned();
+            let counts = known.unwrap_or_default();
             match loaded.role {
                 Role::Pin => {
                     if store.pins.contains_key(certificate.der().as_ref()) {
@@ -87,6 +105,7 @@ impl TrustStore {
                         certificate.validity(),
                         Origin::Pin,
                         Arc::clone(&loaded.file),
+                        Arc::clone(&counts),
                     );
                     store.pins.insert(Box::from(certificate.der().as_ref()), identity);
                 }
@@ -102,6 +121,7 @@ impl TrustStore {
                     store.anchor_certificates.push(loaded.clone());
                 }
             }
+            store.counts.insert(key, counts);
             store.certificates.push(loaded);
         }
         // Each name travels behind a length of two octets.
@@ -114,6 +134,30 @@ impl TrustStore {
     /// Every trusted certificate, once in each role, in the order of the files.
     pub(crate) fn certificates(&self) -> &[Loaded] {
         &self.certificates
+    }
+
+    /// What has been counted of one of its certificates.
+    pub(crate) fn counts(&self, role: Role, fingerprint: Fingerprint) -> Arc<Counts> {
+        self.counts.get(&(role, fingerprint)).cloned().unwrap_or_default()
+    }
+
+    /// Which of its certificates is nearest to one that was refused.
+    pub(crate) fn nearest(&self, presented: &Presented) -> Option<Nearest> {
+        let index = self.nearest.get_or_init(|| Index::of(&self.certificates));
+        let (relation, at) = index.find(presented)?;
+        let loaded = self.certificates.get(at)?;
+        Some(Nearest {
+            relation,
+            fingerprint: loaded.certificate.summary().fingerprint,
+            file: loaded.file.to_path_buf(),
+            removed_at: None,
+        })
+    }
+
+    /// When the last certificate of a role ends: whichever ends earlier has its successor loaded.
+    pub(crate) fn latest_end(&self, role: Role) -> Option<UnixTime> {
+        let certificates = self.certificates.iter().filter(|loaded| loaded.role == role);
+        certificates.map(|loaded| loaded.certificate.validity().not_after).max()
     }
 
     /// Whether a certificate is in its dates now that can let a client in.
@@ -165,15 +209,19 @@ impl TrustStore {
         if self.anchor_certificates.iter().any(|anchor| anchor.certificate.der() == end_entity) {
             return Err(Refusal::UNKNOWN);
         }
-        let leaf =
-            EndEntityCert::try_from(end_entity).map_err(|error| Refusal::of_chain(&error))?;
-        // webpki does not look at an anchor's own dates.
-        let anchor_in_its_dates = |path: &VerifiedPath<'_>| {
-            let Some(anchor) = self.anchor_of(path) else {
-                return Err(webpki::Error::UnknownIssuer);
-            };
-            let Validity { not_before, not_after } = anchor.certificate.validity();
-            match in_its_dates(anchor.certificate.validity(), now) {
+        // webpki judges a certificate before it looks for its issuer: what is said of a stranger's
+        // is that it is unknown, and nothing about its dates or its purpose.
+        let refuse = |error| match self.names_an_anchor(end_entity, intermediates) {
+            true => Refusal::of_chain(&error),
+            false => Refusal::UNKNOWN,
+        };
+        let leaf = EndEntityCert::try_from(end_entity).map_err(refuse)?;
+        // webpki does not look at an anchor's own dates, and holds a certificate good in the second
+        // in which it ends.
+        let in_their_dates = |path: &VerifiedPath<'_>| {
+            let validity = self.validity_of(end_entity, path).ok_or(webpki::Error::BadDer)?;
+            let Validity { not_before, not_after } = validity;
+            match in_its_dates(validity, now) {
                 Ok(()) => Ok(()),
                 Err(refusal) if refusal.reason == Reason::Expired => {
                     Err(webpki::Error::CertExpired { time: now, not_after })
@@ -189,24 +237,50 @@ impl TrustStore {
                 now,
                 KeyUsage::client_auth(),
                 None,
-                Some(&anchor_in_its_dates),
+                Some(&in_their_dates),
             )
-            .map_err(|error| Refusal::of_chain(&error))?;
+            .map_err(refuse)?;
         let anchor = self.anchor_of(&path).ok_or(Refusal::UNKNOWN)?;
-        let unreadable = Refusal::of_chain(&webpki::Error::BadDer);
-        let certificate =
-            Certificate::parse(end_entity.clone().into_owned()).map_err(|_| unreadable.clone())?;
-        let mut validity = certificate.validity().and(anchor.certificate.validity());
-        for intermediate in path.intermediate_certificates() {
-            let summary = Summary::of(&intermediate.der()).ok_or_else(|| unreadable.clone())?;
-            validity = validity.and(summary.validity);
-        }
-        in_its_dates(validity, now)?;
+        let certificate = Certificate::parse(end_entity.clone().into_owned())
+            .map_err(|_| Refusal::of_chain(&webpki::Error::BadDer))?;
+        let validity = self.validity_of(end_entity, &path).ok_or(Refusal::UNKNOWN)?;
         let origin = Origin::Chain {
             anchor: anchor.certificate.summary().fingerprint,
             intermediates: intermediates.iter().map(|der| der.clone().into_owned()).collect(),
         };
-        Ok(ClientIdentity::new(Arc::new(certificate), validity, origin, Arc::clone(&anchor.file)))
+        let counts = self.counts(Role::Anchor, anchor.certificate.summary().fingerprint);
+        let file = Arc::clone(&anchor.file);
+        Ok(ClientIdentity::new(Arc::new(certificate), validity, origin, file, counts))
+    }
+
+    /// Whether the issuer of any of these is the subject of an anchor.
+    fn names_an_anchor(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> bool {
+        std::iter::once(end_entity).chain(intermediates).any(|der| {
+            issuer(der).is_some_and(|issuer| {
+                let mut anchors = self.anchor_certificates.iter();
+                anchors.any(|anchor| anchor.certificate.subject_der() == issuer)
+            })
+        })
+    }
+
+    /// The time in which all certificates of a path are valid, its anchor's own included.
+    fn validity_of(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        path: &VerifiedPath<'_>,
+    ) -> Option<Validity> {
+        let mut validity = self.anchor_of(path)?.certificate.validity();
+        let mut narrow = |der: &CertificateDer<'_>| {
+            validity = validity.and(Summary::of(der)?.validity);
+            Some(())
+        };
+        narrow(end_entity)?;
+        path.intermediate_certificates().try_for_each(|certificate| narrow(&certificate.der()))?;
+        Some(validity)
     }
 
     fn anchor_of(&self, path: &VerifiedPath<'_>) -> Option<&Loaded> {

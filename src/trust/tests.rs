@@ -76,6 +76,13 @@ fn what_is_wrong_with_a_pem_file_is_named_with_its_line() {
             Some(TWO.lines().count() + 1),
             Problem::Cut,
         ),
+        (
+            "cut within its end marker",
+            ONE.trim_end().trim_end_matches("-----").into(),
+            Some(1),
+            Problem::Cut,
+        ),
+        ("cut within its first marker", b"-----BEGIN CERTIF".to_vec(), Some(1), Problem::Cut),
         ("the head is missing", tail.join("\n").into(), Some(tail.len()), Problem::StrayEnd),
         ("bad base64", ONE.replacen("MII", "M*I", 1).into(), Some(2), Problem::BadBase64),
         (
@@ -126,7 +133,7 @@ fn a_server_key_may_stand_beside_its_certificate_and_is_named_where_it_is_encryp
 #[test]
 fn a_certificate_of_the_shape_of_api_gateways_is_described_as_openssl_does() {
     let certificate = Certificate::parse(ders()[0].clone().into()).unwrap();
-    let Summary { fingerprint, subject, serial, validity } = certificate.summary();
+    let Summary { fingerprint, subject, serial, validity, .. } = certificate.summary();
     assert_eq!(subject, "CN=ApiGateway,L=Seattle,C=US");
     assert_eq!(certificate.key(), KeyKind::Rsa(2048));
     assert_eq!(rfc3339(validity.not_after), "2049-12-31T00:00:00Z");

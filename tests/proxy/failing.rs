@@ -35,7 +35,7 @@ async fn an_application_that_accepts_nothing_is_a_timeout() {
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(0).unwrap();
     let mut queued = Vec::new();
-    while let Ok(Ok(stream)) = tokio::time::timeout(
+    while let Ok(Ok(stream)) = timeout(
         Duration::from_millis(100),
         tokio::net::TcpStream::connect(listener.local_addr().unwrap()),
     )

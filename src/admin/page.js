@@ -1,0 +1,199 @@
+"use strict";
+// Asks /status again and again, and shows it. Whatever comes from there is text: a stranger may
+// have written part of it, so nothing here makes markup.
+
+const EVERY = 3000;
+const MOST_ROWS = 500;
+const TONES = {
+  in_use: "good", waiting: "calm", not_yet_valid: "calm", quiet: "", safe_to_remove: "go",
+  ends_without_successor: "warn", renew: "warn", expired: "bad", fault: "bad", warning: "warn",
+};
+
+const byId = (id) => document.getElementById(id);
+const number = new Intl.NumberFormat("en");
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+let at = new Date();
+let answered = null;
+
+function make(tag, className, ...children) {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.append(...children);
+  return element;
+}
+
+// Leaves alone what has not changed, so that a selection stays.
+function put(element, text, className) {
+  if (element.textContent !== text) element.textContent = text;
+  if (className !== undefined && element.className !== className) element.className = className;
+}
+
+function ago(time) {
+  if (!time) return "never";
+  const seconds = Math.round((at - new Date(time)) / 1000);
+  const units = [["day", 86400], ["hour", 3600], ["minute", 60]];
+  for (const [unit, length] of units) {
+    if (seconds >= length) return relative.format(-Math.floor(seconds / length), unit);
+  }
+  return seconds < 5 ? "now" : relative.format(-seconds, "second");
+}
+
+const day = (time) => time.slice(0, 10);
+const clock = (time) => `${day(time)} ${time.slice(11, 19)}`;
+
+// One row a value, kept where its key stays.
+function rows(list, values, key, build) {
+  const old = new Map([...list.children].map((row) => [row.key, row]));
+  const seen = new Map();
+  const fresh = values.map((value) => {
+    const same = seen.get(key(value)) ?? 0;
+    seen.set(key(value), same + 1);
+    const name = `${key(value)} ${same}`;
+    let row = old.get(name);
+    if (!row) {
+      row = build();
+      row.key = name;
+    }
+    old.delete(name);
+    row.show(value);
+    return row;
+  });
+  if (fresh.some((row, index) => list.children[index] !== row) || old.size > 0) {
+    list.replaceChildren(...fresh);
+  }
+}
+
+function certificateRow() {
+  const file = make("div", "file");
+  const print = make("div", "print");
+  const about = make("div", "quiet");
+  const verdict = make("p", "chip");
+  const fill = make("span", "");
+  const bar = make("div", "bar", fill);
+  bar.setAttribute("role", "meter");
+  bar.setAttribute("aria-label", "life that is left");
+  const left = make("div", "quiet left");
+  const numbers = ["last seen", "connections", "requests"].map((name) => {
+    const value = make("b", "");
+    return [make("div", "", value, document.createElement("br"), make("span", "", name)), value];
+  });
+  const figures = make("div", "numbers", ...numbers.map(([cell]) => cell));
+  const row = make("li", "certificate",
+    make("div", "", make("div", "verdict", verdict), file, print, about),
+    make("div", "", bar, left), figures);
+  row.show = (it) => {
+    const tone = TONES[it.state] ?? "";
+    put(verdict, it.verdict, `chip ${tone}`);
+    put(file, it.file);
+    put(print, it.fingerprint);
+    const role = it.role === "anchor" ? ", a CA" : "";
+    put(about, it.key ? `${it.subject}, serial ${it.serial}, ${it.key}${role}` : it.subject);
+    const share = Math.round(it.life_left * 1000) / 10;
+    bar.className = `bar ${it.days_left > 30 ? "good" : "warn"}`;
+    bar.setAttribute("aria-valuenow", share);
+    fill.style.width = `${share}%`;
+    const days = it.days_left === 1 ? "1 day" : `${number.format(it.days_left)} days`;
+    put(left, it.state === "expired" ? `ended ${day(it.not_after)}`
+      : `${days} left, until ${day(it.not_after)}`);
+    figures.hidden = it.requests === undefined;
+    if (!figures.hidden) {
+      put(numbers[0][1], ago(it.last_seen));
+      put(numbers[1][1], number.format(it.connections));
+      put(numbers[2][1], number.format(it.requests));
+    }
+  };
+  return row;
+}
+
+function findingRow() {
+  const severity = make("p", "chip");
+  const problem = make("div", "said");
+  const remedy = make("div", "quiet said");
+  const row = make("li", "finding", severity, make("div", "", problem, remedy));
+  row.show = (it) => {
+    put(severity, it.severity, `chip ${TONES[it.severity] ?? ""}`);
+    put(problem, `${it.file}${it.line ? `:${it.line}` : ""}: ${it.problem}`);
+    put(remedy, it.remedy);
+  };
+  return row;
+}
+
+function refusalRow() {
+  const reason = make("p", "chip bad");
+  const when = make("div", "when");
+  const peer = make("div", "quiet");
+  const who = make("div", "said");
+  const print = make("div", "print");
+  const nearest = make("div", "said");
+  const remedy = make("div", "quiet said");
+  const row = make("li", "refusal", make("div", "", reason, when, peer),
+    make("div", "", who, print, nearest, remedy));
+  row.show = (it) => {
+    put(reason, it.reason.replaceAll("_", " "));
+    put(when, clock(it.at));
+    const dates = it.not_before ? `, ${day(it.not_before)} to ${day(it.not_after)}` : "";
+    const serial = it.serial ? `, serial ${it.serial}` : "";
+    put(peer, it.peer);
+    put(who, it.subject === null ? it.detail ?? "" : `${it.subject}${serial}${dates}`);
+    put(print, it.fingerprint ?? "");
+    put(nearest, it.nearest ? `Nearest: ${it.nearest}` : "");
+    put(remedy, it.remedy);
+  };
+  return row;
+}
+
+function figureRow() {
+  const name = make("dt", "");
+  const value = make("dd", "");
+  const row = make("div", "", name, value);
+  row.show = ([label, count]) => {
+    put(name, label);
+    put(value, number.format(count));
+  };
+  return row;
+}
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+function show(status) {
+  at = new Date(status.at);
+  const state = status.ready ? "ready" : `not ready: ${status.not_ready}`;
+  put(byId("state"), state, `chip ${status.ready ? "good" : "bad"}`);
+  document.title = `${status.ready ? "ready" : "not ready"} · portcullis`;
+  put(byId("about"), `version ${status.portcullis}, generation ${status.generation}, `
+    + `serving since ${clock(status.since)} UTC`);
+  rows(byId("figures"), [
+    ["connections", status.connections],
+    ["requests", sum(status.trusted.map((it) => it.requests))],
+    ["handshakes accepted", status.handshakes.accepted],
+    ["clients refused", sum(Object.values(status.handshakes.refused))],
+  ], ([label]) => label, figureRow);
+  byId("faults").hidden = status.findings.length === 0;
+  rows(byId("findings"), status.findings, (it) => JSON.stringify(it), findingRow);
+  rows(byId("trusted"), status.trusted.slice(0, MOST_ROWS), (it) => it.role + it.fingerprint,
+    certificateRow);
+  const more = status.trusted.length - MOST_ROWS;
+  byId("more").hidden = more <= 0;
+  put(byId("more"), `and ${more} more, in /status`);
+  rows(byId("server"), [status.server], (it) => it.fingerprint, certificateRow);
+  rows(byId("refusals"), status.refusals, (it) => `${it.at} ${it.peer} ${it.reason}`,
+    refusalRow);
+  byId("none").hidden = status.refusals.length > 0;
+  put(byId("at"), `${clock(status.at)} UTC`);
+}
+
+async function ask() {
+  try {
+    const answer = await fetch("status", { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    if (!answer.ok) throw new Error(answer.statusText);
+    show(await answer.json());
+    answered = new Date();
+  } catch {
+    const since = answered ? ` since ${answered.toISOString().slice(11, 19)} UTC` : "";
+    put(byId("state"), `no answer${since}`, "chip bad");
+    document.title = "no answer · portcullis";
+  }
+  setTimeout(ask, EVERY);
+}
+
+ask();

@@ -1,0 +1,270 @@
+//! The state of a server as JSON, for `/status`.
+//!
+//! An object with `version`, which is 1 until a field changes its meaning or goes; new fields may
+//! come at any time. Times are RFC 3339 in UTC, `null` for never.
+//!
+//! | field | what it says |
+//! |---|---|
+//! | `version`, `portcullis` | of this format, and of the program |
+//! | `at`, `since` | now, and since when it has served |
+//! | `ready`, `not_ready` | whether it should get traffic, and why not |
+//! | `generation`, `connections` | the trust generation in force, connections let in now |
+//! | `server` | its own certificate: `file`, `fingerprint`, `subject`, `not_before`, `not_after`, `days_left`, `life_left` (0 to 1), `state`, `verdict` |
+//! | `trusted[]` | each trusted certificate: the same, and `role` (`pin`, `anchor`), `serial`, `key`, `has_successor`, `first_seen`, `last_seen`, `handshakes`, `requests`, `connections` (since it was loaded) |
+//! | `reload` | `last_successful`, `last_success`, `succeeded`, `failed`, `files_failed` |
+//! | `findings[]` | what is wrong or odd with the files now: `severity` (`fault`, `warning`), `file`, `line`, `problem`, `remedy` |
+//! | `handshakes` | `accepted`, and `refused` by reason |
+//! | `refusals[]` | the last fifty, the latest first: `at`, `reason`, `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest`, `detail`, `remedy` |
+//!
+//! `state` is one of `in_use`, `waiting`, `quiet`, `safe_to_remove`, `ends_without_successor`,
+//! `renew`, `not_yet_valid` and `expired`; `verdict` is the same in words.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::verdict::Verdict;
+use crate::trust::{rfc3339, unix_time};
+use crate::{
+    Finding, RefusedClient, ReloadState, ServerCertificate, Severity, Snapshot, TrustedCertificate,
+};
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    version: u32,
+    portcullis: &'static str,
+    at: String,
+    since: String,
+    ready: bool,
+    not_ready: Option<&'static str>,
+    generation: u64,
+    connections: usize,
+    server: Certificate<'a>,
+    trusted: Vec<Trusted<'a>>,
+    reload: Reload,
+    findings: Vec<Found<'a>>,
+    handshakes: Handshakes,
+    refusals: Vec<Refusal<'a>>,
+}
+
+#[derive(Serialize)]
+struct Certificate<'a> {
+    file: String,
+    fingerprint: String,
+    subject: &'a str,
+    not_before: String,
+    not_after: String,
+    days_left: i64,
+    life_left: f64,
+    state: &'static str,
+    verdict: String,
+}
+
+#[derive(Serialize)]
+struct Trusted<'a> {
+    role: &'static str,
+    #[serde(flatten)]
+    certificate: Certificate<'a>,
+    serial: &'a str,
+    key: &'a str,
+    has_successor: bool,
+    first_seen: Option<String>,
+    last_seen: Option<String>,
+    handshakes: u64,
+    requests: u64,
+    connections: u64,
+}
+
+#[derive(Serialize)]
+struct Reload {
+    last_successful: bool,
+    last_success: Option<String>,
+    succeeded: u64,
+    failed: u64,
+    files_failed: usize,
+}
+
+/// One finding, as `inspect --json` has it too.
+#[derive(Serialize)]
+pub(crate) struct Found<'a> {
+    severity: &'static str,
+    file: String,
+    line: Option<usize>,
+    problem: &'a str,
+    remedy: &'a str,
+}
+
+#[derive(Serialize)]
+struct Handshakes {
+    accepted: u64,
+    refused: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+struct Refusal<'a> {
+    at: String,
+    reason: &'static str,
+    peer: String,
+    fingerprint: Option<String>,
+    subject: Option<&'a str>,
+    serial: Option<&'a str>,
+    not_before: Option<String>,
+    not_after: Option<String>,
+    nearest: Option<String>,
+    detail: Option<&'a str>,
+    remedy: &'static str,
+}
+
+/// The state as JSON text.
+pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
+    let now = snapshot.at;
+    let last_seen = snapshot.trusted.iter().filter_map(|trusted| trusted.usage.last_seen).max();
+    let trusted = snapshot.trusted.iter().map(|trusted| Trusted::new(trusted, last_seen, now));
+    let refused = snapshot.handshakes.refused.iter();
+    serde_json::to_vec(&Status {
+        version: VERSION,
+        portcullis: env!("CARGO_PKG_VERSION"),
+        at: text(now),
+        since: text(snapshot.since),
+        ready: snapshot.not_ready.is_none(),
+        not_ready: snapshot.not_ready.map(|reason| reason.as_str()),
+        generation: snapshot.generation,
+        connections: snapshot.connections,
+        server: Certificate::of_server(&snapshot.server, now),
+        trusted: trusted.collect(),
+        reload: Reload::new(snapshot.reload),
+        findings: snapshot.findings.iter().map(Found::new).collect(),
+        handshakes: Handshakes {
+            accepted: snapshot.handshakes.accepted,
+            refused: refused.map(|(reason, count)| (reason.as_str(), *count)).collect(),
+        },
+        refusals: snapshot.refusals.iter().map(Refusal::new).collect(),
+    })
+}
+
+impl<'a> Certificate<'a> {
+    fn of_server(server: &'a ServerCertificate, now: SystemTime) -> Self {
+        let verdict = Verdict::of_server(server, now);
+        Self {
+            file: server.file.display().to_string(),
+            fingerprint: server.fingerprint.to_string(),
+            subject: &server.subject,
+            not_before: text(server.not_before),
+            not_after: text(server.not_after),
+            days_left: days_left(server.not_after, now),
+            life_left: life_left(server.not_before, server.not_after, now),
+            state: verdict.as_str(),
+            verdict: verdict.to_string(),
+        }
+    }
+
+    fn of_trusted(
+        trusted: &'a TrustedCertificate,
+        last_seen: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Self {
+        let verdict = Verdict::of(trusted, last_seen, now);
+        Self {
+            file: trusted.file.display().to_string(),
+            fingerprint: trusted.fingerprint.to_string(),
+            subject: &trusted.subject,
+            not_before: text(trusted.not_before),
+            not_after: text(trusted.not_after),
+            days_left: days_left(trusted.not_after, now),
+            life_left: life_left(trusted.not_before, trusted.not_after, now),
+            state: verdict.as_str(),
+            verdict: verdict.to_string(),
+        }
+    }
+}
+
+impl<'a> Trusted<'a> {
+    fn new(
+        trusted: &'a TrustedCertificate,
+        last_seen: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Self {
+        let usage = trusted.usage;
+        Self {
+            role: trusted.role.as_str(),
+            certificate: Certificate::of_trusted(trusted, last_seen, now),
+            serial: &trusted.serial,
+            key: &trusted.key,
+            has_successor: trusted.has_successor,
+            first_seen: usage.first_seen.map(text),
+            last_seen: usage.last_seen.map(text),
+            handshakes: usage.handshakes,
+            requests: usage.requests,
+            connections: usage.connections,
+        }
+    }
+}
+
+impl Reload {
+    fn new(state: ReloadState) -> Self {
+        Self {
+            last_successful: state.last_successful,
+            last_success: state.last_success.map(text),
+            succeeded: state.succeeded,
+            failed: state.failed,
+            files_failed: state.files_failed,
+        }
+    }
+}
+
+impl<'a> Found<'a> {
+    pub(crate) fn new(finding: &'a Finding) -> Self {
+        Self {
+            severity: match finding.severity {
+                Severity::Fault => "fault",
+                Severity::Warning => "warning",
+            },
+            file: finding.file.display().to_string(),
+            line: finding.line,
+            problem: &finding.problem,
+            remedy: &finding.remedy,
+        }
+    }
+}
+
+impl<'a> Refusal<'a> {
+    fn new(client: &'a RefusedClient) -> Self {
+        Self {
+            at: text(client.at),
+            reason: client.reason.as_str(),
+            peer: client.peer.to_string(),
+            fingerprint: client.fingerprint.map(|fingerprint| fingerprint.to_string()),
+            subject: client.subject.as_deref(),
+            serial: client.serial.as_deref(),
+            not_before: client.not_before.map(text),
+            not_after: client.not_after.map(text),
+            nearest: client.nearest.as_ref().map(ToString::to_string),
+            detail: client.detail.as_deref(),
+            remedy: client.reason.remedy(),
+        }
+    }
+}
+
+fn text(time: SystemTime) -> String {
+    rfc3339(unix_time(time))
+}
+
+/// To the nearest; negative past the end.
+pub(crate) fn days_left(not_after: SystemTime, now: SystemTime) -> i64 {
+    const DAY: u64 = 24 * 60 * 60;
+    let days = |span: Duration| i64::try_from((span.as_secs() + DAY / 2) / DAY).unwrap_or(i64::MAX);
+    match not_after.duration_since(now) {
+        Ok(left) => days(left),
+        Err(past) => -days(past.duration()),
+    }
+}
+
+/// How much is left of a life that began with 1.
+fn life_left(not_before: SystemTime, not_after: SystemTime, now: SystemTime) -> f64 {
+    let life = not_after.duration_since(not_before).unwrap_or_default();
+    let left = not_after.duration_since(now).unwrap_or_default();
+    if life.is_zero() { 0.0 } else { (left.as_secs_f64() / life.as_secs_f64()).min(1.0) }
+}

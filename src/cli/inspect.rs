@@ -1,0 +1,131 @@
+//! `portcullis inspect`: what is in these files.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::admin::status::{Found, days_left};
+use crate::cli::Verdict;
+use crate::reload::read_trust;
+use crate::trust::{Loaded, rfc3339, system_time};
+use crate::{Finding, Role, Severity};
+
+/// What to look at.
+#[derive(Args, Debug)]
+pub struct Inspect {
+    /// PEM files, or directories of *.pem, *.crt and *.cer files
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    certificates: Vec<Row>,
+    findings: Vec<Found<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    file: String,
+    subject: String,
+    serial: String,
+    fingerprint: String,
+    key: String,
+    not_before: String,
+    not_after: String,
+    days_left: i64,
+}
+
+impl Row {
+    fn new(loaded: &Loaded, now: SystemTime) -> Self {
+        let summary = loaded.certificate.summary();
+        Self {
+            file: loaded.file.display().to_string(),
+            subject: summary.subject.clone(),
+            serial: summary.serial.clone(),
+            fingerprint: summary.fingerprint.to_string(),
+            key: loaded.certificate.key().to_string(),
+            not_before: rfc3339(summary.validity.not_before),
+            not_after: rfc3339(summary.validity.not_after),
+            days_left: days_left(system_time(summary.validity.not_after), now),
+        }
+    }
+
+    fn columns(&self) -> [String; 8] {
+        let days_left = self.days_left.to_string();
+        [
+            &self.file,
+            &self.subject,
+            &self.serial,
+            &self.key,
+            &self.not_before,
+            &self.not_after,
+            &days_left,
+            &self.fingerprint,
+        ]
+        .map(String::clone)
+    }
+}
+
+impl Inspect {
+    /// Writes what is in the files; a file with faults is a fault.
+    ///
+    /// # Errors
+    /// `out` does not take it.
+    pub fn run(&self, out: &mut impl Write) -> io::Result<Verdict> {
+        let now = SystemTime::now();
+        let (mut rows, mut findings) = (Vec::new(), Vec::new());
+        for path in &self.paths {
+            let (loaded, found) = read_trust(Role::Pin, path);
+            rows.extend(loaded.iter().map(|loaded| Row::new(loaded, now)));
+            findings.extend(found);
+        }
+        let verdict = Verdict::of(&findings);
+        if self.json {
+            let findings = findings.iter().map(Found::new).collect();
+            let report = Report { version: 1, certificates: rows, findings };
+            serde_json::to_writer_pretty(&mut *out, &report)?;
+            writeln!(out)?;
+            return Ok(verdict);
+        }
+        write_table(out, &rows)?;
+        say(out, &findings)?;
+        Ok(verdict)
+    }
+}
+
+/// Writes findings a line each.
+pub(super) fn say(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
+    findings.iter().try_for_each(|finding| match finding.severity {
+        Severity::Fault => writeln!(out, "fault: {finding}"),
+        Severity::Warning => writeln!(out, "warning: {finding}"),
+    })
+}
+
+fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let heads = ["FILE", "SUBJECT", "SERIAL", "KEY", "FROM", "UNTIL", "DAYS LEFT", "SHA-256"];
+    let mut table = vec![heads.map(str::to_owned)];
+    table.extend(rows.iter().map(Row::columns));
+    let mut widths = [0; 8];
+    for row in &table {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in &table {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! A server with an operator's port, and what is asked of it.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+use rustls::version::TLS13;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::pki::{Credential, PKI};
+use crate::support::tls::{Client, Connector, put};
+use crate::support::{DEADLINE, Finished, Portcullis, run, wait_for};
+
+/// The files of a server, and of its clients.
+pub struct Files(pub TempDir);
+
+impl Files {
+    /// With `a` and `b` trusted.
+    pub fn new() -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(files.path("trust")).unwrap();
+        files.write("server.pem", &PKI.server.cert);
+        files.write("server.key", &PKI.server.key);
+        for client in PKI.clients() {
+            files.write(&format!("{}.pem", client.name), &client.cert);
+        }
+        files.trust("a.pem", &PKI.a.cert);
+        files.trust("b.pem", &PKI.b.cert);
+        files
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    pub fn trust(&self, name: &str, pem: &str) {
+        put(&self.path("trust"), name, pem);
+    }
+
+    pub fn distrust(&self, name: &str) {
+        fs::remove_file(self.path("trust").join(name)).unwrap();
+    }
+
+    /// The flags of these files.
+    pub fn flags(&self) -> Vec<String> {
+        let path = |name| self.path(name).display().to_string();
+        let flags = [("--cert", "server.pem"), ("--key", "server.key"), ("--trust", "trust")];
+        flags.into_iter().flat_map(|(flag, name)| [flag.to_owned(), path(name)]).collect()
+    }
+
+    /// Runs a command of the binary beside `serve`, in the directory of the files.
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        run(Portcullis::command().current_dir(self.0.path()).args(arguments), "")
+    }
+
+    pub fn serve(self, more: &[&str]) -> Site {
+        let mut flags = self.flags();
+        flags.extend(["--admin", "127.0.0.1:0"].map(str::to_owned));
+        flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+        let server = Portcullis::serve(&flags);
+        let event = server.wait_for_event("admin_listening", |_| true);
+        let admin = event["addr"].as_str().unwrap().parse().unwrap();
+        Site { server, admin, files: self }
+    }
+}
+
+/// A running server.
+pub struct Site {
+    pub server: Portcullis,
+    pub admin: SocketAddr,
+    /// Dropped after the server, which reads in it.
+    pub files: Files,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        Files::new().serve(&[])
+    }
+
+    /// What the operator's port answers: status, head and body.
+    pub fn get(&self, path: &str) -> (u16, String, String) {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        self.exchange(head.as_bytes())
+    }
+
+    pub fn exchange(&self, request: &[u8]) -> (u16, String, String) {
+        let mut socket = TcpStream::connect(self.admin).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.write_all(request).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_default(), head.to_owned(), body.to_owned())
+    }
+
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.get("/status").2).expect("JSON")
+    }
+
+    /// The value of a series, written as Prometheus has it.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let (_, _, text) = self.get("/metrics");
+        let line = text.lines().find(|line| line.starts_with(&format!("{series} ")))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    pub fn until(&self, what: &str, holds: impl FnMut() -> bool) {
+        assert!(wait_for(DEADLINE, holds), "never: {what}\n{}", self.server.log());
+    }
+
+    /// Waits until so many were refused: a client learns of it before it has been taken down.
+    pub fn until_refused(&self, count: u64) {
+        self.until("refused", || {
+            let refused = self.status()["handshakes"]["refused"].clone();
+            let refused = refused.as_object().unwrap().values();
+            refused.filter_map(Value::as_u64).sum::<u64>() == count
+        });
+    }
+
+    /// One request on a connection of its own; says whether it was answered.
+    pub async fn ask(&self, client: Option<&Credential>) -> bool {
+        connector(client).ask(self.server.addr()).await.is_ok()
+    }
+
+    /// The trusted certificate of a file, in the status.
+    pub fn trusted(&self, file: &str) -> Value {
+        let status = self.status();
+        let trusted = status["trusted"].as_array().unwrap();
+        let is_it = |it: &&Value| it["file"].as_str().is_some_and(|path| path.ends_with(file));
+        trusted.iter().find(is_it).cloned().unwrap_or_default()
+    }
+}
+
+pub fn connector(client: Option<&Credential>) -> Connector {
+    let client = client.map(|client| Client::from_pem(&client.cert, &client.key));
+    Connector::new(client.as_ref(), &TLS13)
+}
+
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Parameters of a certificate that is valid from so many days before now to so many after it.
+pub fn params(name: &str, before: u32, after: u32) -> CertificateParams {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(1970, 1, 1) + (now - before * DAY);
+    params.not_after = date_time_ymd(1970, 1, 1) + (now + after * DAY);
+    params
+}
+
+/// A self-signed certificate with a key of its own.
+pub fn credential(name: &str, before: u32, after: u32) -> Credential {
+    let key = KeyPair::generate().unwrap();
+    let cert = params(name, before, after).self_signed(&key).unwrap().pem();
+    Credential { name: "", cert, key: key.serialize_pem() }
+}
