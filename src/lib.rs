@@ -93,6 +93,22 @@
 //! added in `cli.rs` and [`Config`]; a reason for a refusal in `trust/refusal.rs`; a fault of a
 //! file in `trust/pem.rs`.
 
+// In tests they are how a test fails.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::dbg_macro,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unwrap_used
+    )
+)]
+
 #[cfg(feature = "cli")]
 pub mod admin;
 #[cfg(feature = "cli")]
