@@ -127,14 +127,14 @@ fn main() -> ExitCode {
     fs::write(path("trust/a.pem"), &PKI.a.cert).unwrap();
     let files = [("--cert", "server.pem"), ("--key", "server.key"), ("--trust", "trust")];
     let args = files.into_iter().flat_map(|(flag, name)| [flag.to_owned(), path(name)]);
-    let server = Portcullis::serve(args.chain(["--log".to_owned(), "error".to_owned()]));
+    let server = Portcullis::serve(args);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let is_good = soak(&runtime, &server, &path("trust"), Duration::from_secs(seconds));
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Loads the server for a tenth of the time, has it rest, and does so again for the rest of it:
-/// what the first has not left behind, the second must not.
+/// Loads the server for half of the time, has it rest, and does so again: what the first half has
+/// not left behind, the second must not.
 fn soak(
     runtime: &tokio::runtime::Runtime,
     server: &Portcullis,
@@ -143,10 +143,10 @@ fn soak(
 ) -> bool {
     let counts = Arc::new(Counts::default());
     println!("at start: {:?}", Held::now(server));
-    runtime.block_on(load(&counts, server.addr(), trust, time / 10));
+    runtime.block_on(load(&counts, server.addr(), trust, time / 2));
     let before = rest(server, Held::now(server).descriptors.min(40));
-    println!("after a tenth of the time: {before:?}");
-    runtime.block_on(load(&counts, server.addr(), trust, time - time / 10));
+    println!("after half of the time: {before:?}");
+    runtime.block_on(load(&counts, server.addr(), trust, time - time / 2));
     let after = rest(server, before.descriptors);
     println!("at the end: {after:?}");
     let figure = |count: &AtomicU64| count.load(Ordering::Relaxed);

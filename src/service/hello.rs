@@ -75,12 +75,15 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 type HelloRequestBody<B> = Pin<Box<Limited<Patient<B>>>>;
 
+/// What is left of a body that was not read to its end, and why it was not.
+type Unread<B> = Option<(HelloRequestBody<B>, BoxError)>;
+
 /// The answer that comes when the request's body has been read.
 pub enum Answer<B> {
     /// There is no body.
     Now,
-    /// The body, if it was not read to its end, and why not.
-    Later(Pin<Box<dyn Future<Output = Option<(HelloRequestBody<B>, BoxError)>> + Send>>),
+    /// What of the body could not be read.
+    Later(Pin<Box<dyn Future<Output = Unread<B>> + Send>>),
 }
 
 impl<B> Future for Answer<B> {
