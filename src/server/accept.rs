@@ -145,7 +145,7 @@ async fn admit<S, B>(
         Ok(shaken) => shaken,
         Err(Failure::Left) => return debug!(%peer, "left_without_a_word"),
         Err(Failure::Refused(refused, socket)) => {
-            door.refuse(peer, refused);
+            door.refuse(peer, *refused);
             if let Some(mut socket) = socket {
                 handshake::linger(&mut socket).await;
             }

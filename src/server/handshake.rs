@@ -34,7 +34,7 @@ pub(super) enum Failure {
     /// It connected and left without a word, as port scans and TCP health checks do.
     Left,
     /// It was refused. Where there is a socket, an alert or an answer is on its way in it.
-    Refused(Refused, Option<TcpStream>),
+    Refused(Box<Refused>, Option<TcpStream>),
 }
 
 /// A refusal, for the log.
@@ -47,7 +47,7 @@ pub(super) struct Refused {
 
 impl Refused {
     pub(super) fn because(reason: Reason) -> Failure {
-        Failure::Refused(Self { reason, presented: None, detail: None }, None)
+        Failure::Refused(Box::new(Self { reason, presented: None, detail: None }), None)
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn shake(
         Ok(Err(failed)) => failed,
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
     };
-    Err(Failure::Refused(classify(&error, verdict), Some(socket)))
+    Err(Failure::Refused(Box::new(classify(&error, verdict)), Some(socket)))
 }
 
 /// Polls a handshake to its end, each time only when it has a permit for a core, and calls
@@ -136,7 +136,7 @@ async fn answer_plain(mut socket: TcpStream, first: &[u8]) -> Failure {
         let length = method.len().min(first.len());
         method.as_bytes().get(..length) == first.get(..length)
     };
-    if !METHODS.iter().any(|method| is_begun(&method)) {
+    if !METHODS.iter().any(is_begun) {
         return Refused::because(Reason::NotTls);
     }
     const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -146,7 +146,7 @@ async fn answer_plain(mut socket: TcpStream, first: &[u8]) -> Failure {
         This port speaks HTTPS only: send the request to an https:// URL\n";
     let is_sent = socket.write_all(ANSWER).await.is_ok();
     let refused = Refused { reason: Reason::PlainHttp, presented: None, detail: None };
-    Failure::Refused(refused, is_sent.then_some(socket))
+    Failure::Refused(Box::new(refused), is_sent.then_some(socket))
 }
 
 /// Ends our side, and reads what the client still sends for a bounded time: a socket that is

@@ -9,8 +9,11 @@ const ONE: &str = include_str!("../../certs-example/client-1.pem");
 const TWO: &str = include_str!("../../certs-example/client-2.pem");
 const KEY: &str = include_str!("../../certs-example/client-1-key.pem");
 
+/// A problem and its line.
+type Placed = (Option<usize>, Problem);
+
 /// The certificates' DER and the faults as `line: problem`.
-fn read(bytes: impl AsRef<[u8]>) -> (Vec<Vec<u8>>, Vec<(Option<usize>, Problem)>) {
+fn read(bytes: impl AsRef<[u8]>) -> (Vec<Vec<u8>>, Vec<Placed>) {
     let (certificates, faults) = pem::certificates(bytes.as_ref());
     let certificates = certificates.into_iter().map(|(_, der)| der.to_vec()).collect();
     (certificates, faults.into_iter().map(|fault| (fault.line, fault.problem)).collect())

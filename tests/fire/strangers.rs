@@ -122,7 +122,8 @@ async fn a_client_hello_in_pieces() {
         let header = |length: usize| [&head[..3], &[0, length as u8]].concat();
         body.chunks(100).map(|piece| [header(piece.len()), piece.to_vec()].concat()).collect()
     };
-    let pieces: [fn(&[u8]) -> Vec<Vec<u8>>; 2] = [by_octet, by_record];
+    type Cut = fn(&[u8]) -> Vec<Vec<u8>>;
+    let pieces: [Cut; 2] = [by_octet, by_record];
     fire.rounds(async |watch| {
         for version in BOTH {
             for pieces in pieces {
