@@ -163,8 +163,7 @@ impl Site {
     /// No answer but the alert at the client, and the reason in the log.
     #[track_caller]
     fn assert_refused(&self, outcome: &Outcome, refusal: Refusal) {
-        let seen = outcome.as_ref().expect_err("no answer");
-        assert!(shows_alert(seen, refusal.alert), "no alert `{}` in: {seen}", refusal.alert);
+        assert_alert(outcome, refusal);
         self.assert_refusal_logged(refusal);
     }
 
@@ -182,6 +181,14 @@ impl Site {
             }
         }
     }
+}
+
+/// There was no answer, and the alert came. In a flood of refusals this is all there is: their log
+/// is summed up.
+#[track_caller]
+fn assert_alert(outcome: &Outcome, refusal: Refusal) {
+    let seen = outcome.as_ref().expect_err("no answer");
+    assert!(shows_alert(seen, refusal.alert), "no alert `{}` in: {seen}", refusal.alert);
 }
 
 /// As `aws apigateway get-client-certificate` writes it: CRLF, and no end of the last line.

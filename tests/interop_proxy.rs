@@ -1,5 +1,5 @@
 //! The binary before applications that people have: Express, a Python WSGI app, an axum app at a
-//! Unix socket; driven by curl, and by raw bytes.
+//! Unix socket; driven by curl, by Node.js, and by raw bytes.
 
 mod support;
 
@@ -133,6 +133,27 @@ impl Site {
         run(&mut curl, "")
     }
 
+    /// The body and the status, as Node.js has them.
+    fn ask_by_node(&self, who: &Credential, path: &str) -> (String, String) {
+        const SCRIPT: &str = "
+            const [port, path, ...files] = process.argv.slice(1);
+            const [ca, cert, key] = files.map((file) => require('fs').readFileSync(file));
+            require('https').get({ host: 'localhost', port, path, ca, cert, key }, (answer) => {
+              let body = '';
+              answer.on('data', (data) => { body += data; });
+              answer.on('end', () => process.stdout.write(`${body}\n${answer.statusCode}`));
+            });";
+        let file = |name: &str| self.dir.path().join(name);
+        let mut node = Command::new("node");
+        node.args(["-e", SCRIPT, &self.server.addr().port().to_string(), path])
+            .arg(file("root.pem"))
+            .arg(file(&format!("{}.pem", who.name)))
+            .arg(file(&format!("{}.key", who.name)));
+        let finished = run(&mut node, "");
+        let (body, status) = finished.stdout.rsplit_once('\n').unwrap_or_default();
+        (body.to_owned(), status.to_owned())
+    }
+
     /// The body and the status.
     fn ask(&self, who: &Credential, path: &str, more: &[&str]) -> (String, String) {
         let finished = self.curl(who, path, more);
@@ -142,6 +163,10 @@ impl Site {
 }
 
 fn assert_authorizes(site: &Site) {
+    let (body, status) = site.ask_by_node(&PKI.a, "/who");
+    let answer: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status.as_str(), &answer["who"]), ("200", &fingerprint(&PKI.a).into()));
+    assert_eq!(site.ask_by_node(&PKI.b, "/who").1, "401");
     for version in ["--http1.1", "--http2"] {
         let (body, status) = site.ask(&PKI.a, "/who", &[version]);
         let answer: Value = serde_json::from_str(&body).expect("JSON");
