@@ -241,3 +241,28 @@ async fn an_answer_before_the_body_is_an_answer() {
     assert_eq!(status(&answer), 403);
     app.until("ended", |record| record.open == 0).await;
 }
+
+#[tokio::test]
+async fn where_an_answer_comes_before_the_whole_request_the_client_hears_that_the_connection_ends()
+{
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    for (sent, end, is_last) in [("", "\r\n\r\n", true), ("body", "\r\n\r\nbody", false)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let front = Front::of(Proxy::new(url(&listener)));
+        let app = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(end.as_bytes()) {
+                stream.read_buf(&mut seen).await.unwrap();
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await.unwrap();
+            stream
+        });
+        let mut tls = front.connect().await;
+        send(&mut tls, format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n{sent}"))
+            .await;
+        let answer = read_until(&mut tls, "early").await.to_lowercase();
+        assert_eq!(answer.contains("connection: close"), is_last, "{sent:?}: {answer}");
+        app.await.unwrap();
+    }
+}

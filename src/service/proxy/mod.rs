@@ -174,7 +174,14 @@ impl Proxy {
         let outgoing = Outgoing { head, target, client, upload };
         let slot = self.pool.enter(began + self.patience.answer).await?;
         let answer = exchange(&self.upstream, &slot, &outgoing, self.patience, began).await?;
-        Ok(answer::relay(answer, slot, outgoing.upload))
+        let is_over = outgoing.upload.is_over();
+        let mut response = answer::relay(answer, slot, outgoing.upload);
+        // A connection of HTTP/1 on which a request has not been read to its end is of no further
+        // use, and the client has to hear of it: its next request would be lost.
+        if !is_over {
+            problem::close(&mut response, head.version);
+        }
+        Ok(response)
     }
 }
 

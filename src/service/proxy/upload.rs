@@ -38,6 +38,8 @@ pub(super) struct Progress {
     pub(super) frames: u64,
     /// Whether the client is to send the next one.
     pub(super) is_awaited: bool,
+    /// Its end has been seen.
+    pub(super) is_over: bool,
     /// What is wrong with it.
     pub(super) fault: Option<Fault>,
 }
@@ -85,6 +87,11 @@ impl Upload {
         self.0.is_none()
     }
 
+    /// Whether it has been read to its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().is_none_or(|passing| passing.progress.is_over || passing.body.is_end_stream())
+    }
+
     pub(super) fn progress(&self) -> Progress {
         self.lock().map(|passing| passing.progress).unwrap_or_default()
     }
@@ -110,7 +117,10 @@ impl Body for Upload {
         passing.progress.is_awaited = true;
         let frame = ready!(passing.body.as_mut().poll_frame(context));
         passing.progress.is_awaited = false;
-        let Some(frame) = frame else { return Poll::Ready(None) };
+        let Some(frame) = frame else {
+            passing.progress.is_over = true;
+            return Poll::Ready(None);
+        };
         passing.progress.frames += 1;
         let passed = match frame {
             Ok(frame) => pass(frame, &mut passing.room),
