@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{Config, Finding};
+use crate::{Cidr, Config, Finding};
 
 /// An HTTPS server that lets in Amazon API Gateway, and nobody else.
 #[derive(Debug, Parser)]
@@ -70,6 +70,22 @@ pub struct Serve {
     /// directory, as --trust. Repeatable
     #[arg(long, value_name = "PATH", env = "PORTCULLIS_TRUST_CA", value_delimiter = ',')]
     pub trust_ca: Vec<PathBuf>,
+
+    /// Each connection comes from a load balancer and begins with a PROXY protocol v2 header; the
+    /// address in it is the client's
+    #[arg(long, env = "PORTCULLIS_PROXY_PROTOCOL")]
+    pub proxy_protocol: bool,
+
+    /// The load balancer's addresses; connections from elsewhere are refused. Repeatable. By
+    /// default the private, link-local and loopback ones
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "PORTCULLIS_PROXY_PROTOCOL_FROM",
+        value_delimiter = ',',
+        requires = "proxy_protocol"
+    )]
+    pub proxy_protocol_from: Vec<Cidr>,
 
     /// How often the files are looked at where the file system tells of no change
     #[arg(long, value_name = "DURATION", env = "PORTCULLIS_POLL_INTERVAL",
@@ -172,6 +188,12 @@ impl Serve {
             .drain_timeout(self.drain_timeout);
         if let Some(limit) = self.max_connection_age {
             config = config.max_connection_age(limit);
+        }
+        if self.proxy_protocol {
+            config = match self.proxy_protocol_from.as_slice() {
+                [] => config.proxy_protocol(Cidr::PRIVATE),
+                from => config.proxy_protocol(from.iter().copied()),
+            };
         }
         for address in &self.listen {
             config = config.listen(*address);

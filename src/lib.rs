@@ -38,7 +38,8 @@
 //!
 //! 1. `server/accept.rs` accepts it and gives it a place among those that have not yet proved who
 //!    they are; when these are all taken, the oldest gives up its own.
-//! 2. `server/handshake.rs` waits for its first octet. Plain HTTP is answered `400`. Then it takes
+//! 2. Behind a load balancer, `server/proxy_header.rs` reads whose connection it is.
+//!    `server/handshake.rs` waits for its first octet. Plain HTTP is answered `400`. Then it takes
 //!    the newest generation and shakes hands; one deadline covers all of this.
 //! 3. `trust/verifier.rs` asks `trust/store.rs`, which looks the certificate up by its octets (or
 //!    verifies its chain, if CAs are trusted too), and checks the signature with the key that was
@@ -101,6 +102,6 @@ mod trust;
 
 pub use clock::{Clock, SystemClock};
 pub use reload::{Finding, NotStartable, Severity};
-pub use server::{Bound, Check, Config, Handle, PeerAddr, Running, StartError, Stopped};
+pub use server::{Bound, Check, Cidr, Config, Handle, PeerAddr, Running, StartError, Stopped};
 pub use trust::pem::Problem;
 pub use trust::{ClientIdentity, Fingerprint, Reason};

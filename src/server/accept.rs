@@ -11,7 +11,8 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use crate::reload::Current;
@@ -19,7 +20,7 @@ use crate::server::connection;
 use crate::server::gate::Shared;
 use crate::server::handshake::{self, Failure, Refused};
 use crate::server::pending::{Pending, Place};
-use crate::server::{Limits, Phase};
+use crate::server::{Limits, Phase, proxy_header};
 use crate::trust::{Presented, Reason, Summary, rfc3339};
 
 /// Between two attempts where the machine has no more descriptors or memory.
@@ -92,7 +93,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 
 async fn admit<S, B>(
     socket: TcpStream,
-    peer: SocketAddr,
+    mut peer: SocketAddr,
     place: Place,
     door: Arc<Door<S>>,
     mut phase: watch::Receiver<Phase>,
@@ -107,12 +108,7 @@ async fn admit<S, B>(
     // A small answer must not wait for the acknowledgement of the one before.
     let _ = socket.set_nodelay(true);
     let shaken = tokio::select! {
-        shaken = handshake::shake(
-            socket,
-            &door.current,
-            &door.cores,
-            door.limits.handshake_timeout,
-        ) => shaken,
+        shaken = greet(socket, &mut peer, &door) => shaken,
         () = place.put_out() => Err(Refused::because(Reason::TooManyConnections)),
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
     };
@@ -141,6 +137,20 @@ async fn admit<S, B>(
     };
     say_refused(peer, &refused);
     connection::close(tls).await;
+}
+
+/// From an accepted socket to a TLS connection. Where a load balancer says whose it is, that client
+/// is the `peer` from there on.
+async fn greet<S>(
+    mut socket: TcpStream,
+    peer: &mut SocketAddr,
+    door: &Door<S>,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let deadline = Instant::now() + door.limits.handshake_timeout;
+    if let Some(from) = &door.limits.proxy_protocol_from {
+        *peer = proxy_header::read(&mut socket, *peer, from, deadline).await?;
+    }
+    handshake::shake(socket, &door.current, &door.cores, deadline).await
 }
 
 fn say_refused(peer: SocketAddr, refused: &Refused) {

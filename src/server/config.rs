@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::clock::{Clock, SystemClock};
 use crate::reload::{Finding, Loader, Material, NotStartable, Reload, Severity};
 use crate::server::listen::{listen, listen_by_default};
-use crate::server::{Bound, Limits};
+use crate::server::{Bound, Cidr, Limits};
 use crate::trust::Role;
 
 /// A server that is configured, and has neither read a file nor opened a socket.
@@ -55,6 +55,7 @@ impl Config {
                 max_handshakes: 4096,
                 max_head_size: 32 << 10,
                 max_streams: 100,
+                proxy_protocol_from: None,
             },
             clock: Arc::new(SystemClock),
         }
@@ -156,6 +157,13 @@ impl Config {
     /// How many requests of one HTTP/2 connection may be in flight at once. 100.
     pub fn max_streams(mut self, most: u32) -> Self {
         self.limits.max_streams = most;
+        self
+    }
+
+    /// Takes connections from load balancers only, which have these addresses and begin each with a
+    /// PROXY protocol header, version 2. The client's address that it names is the peer's.
+    pub fn proxy_protocol(mut self, from: impl IntoIterator<Item = Cidr>) -> Self {
+        self.limits.proxy_protocol_from = Some(from.into_iter().collect());
         self
     }
 

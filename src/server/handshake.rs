@@ -49,9 +49,8 @@ pub(super) async fn shake(
     socket: TcpStream,
     current: &Current,
     cores: &Semaphore,
-    limit: Duration,
+    deadline: Instant,
 ) -> Result<TlsStream<TcpStream>, Failure> {
-    let deadline = Instant::now() + limit;
     let mut first = [0; 1];
     match timeout_at(deadline, socket.peek(&mut first)).await {
         Ok(Ok(0) | Err(_)) => return Err(Failure::Left),

@@ -1,6 +1,7 @@
 //! One connection's life: accept → handshake → who is it → HTTP → drain.
 
 mod accept;
+mod cidr;
 mod config;
 mod connection;
 mod gate;
@@ -8,6 +9,7 @@ mod handshake;
 mod listen;
 mod pending;
 mod progress;
+pub(crate) mod proxy_header;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,6 +30,7 @@ use crate::reload::{Asked, Current, Finding, Reload};
 use crate::server::accept::Door;
 use crate::server::pending::Pending;
 
+pub use cidr::Cidr;
 pub use config::{Check, Config, StartError};
 pub use gate::PeerAddr;
 
@@ -49,6 +52,8 @@ pub(crate) struct Limits {
     pub(crate) max_handshakes: usize,
     pub(crate) max_head_size: usize,
     pub(crate) max_streams: u32,
+    /// Who must begin with a PROXY protocol header, and nobody else may connect.
+    pub(crate) proxy_protocol_from: Option<Vec<Cidr>>,
 }
 
 /// Where the server is on its way from serving to the end. It only ever goes on.

@@ -34,11 +34,13 @@ pub enum Reason {
     HandshakeTimeout,
     /// There was no room for it.
     TooManyConnections,
+    /// It came past the load balancer, or the load balancer sent no PROXY protocol v2 header.
+    ProxyProtocol,
 }
 
 impl Reason {
     /// Every reason there is.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoCertificate,
         Self::UnknownCertificate,
         Self::Expired,
@@ -52,6 +54,7 @@ impl Reason {
         Self::LeftHandshake,
         Self::HandshakeTimeout,
         Self::TooManyConnections,
+        Self::ProxyProtocol,
     ];
 
     /// Its stable name in logs and metrics.
@@ -70,6 +73,7 @@ impl Reason {
             Self::LeftHandshake => "left_handshake",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::TooManyConnections => "too_many_connections",
+            Self::ProxyProtocol => "proxy_protocol",
         }
     }
 
@@ -99,6 +103,10 @@ impl Reason {
             }
             Self::HandshakeTimeout => "raise --handshake-timeout if it is a slow, honest client",
             Self::TooManyConnections => "raise --max-connections",
+            Self::ProxyProtocol => {
+                "if it is the load balancer, give its addresses by --proxy-protocol-from, and have \
+                 it send PROXY protocol v2"
+            }
         }
     }
 }

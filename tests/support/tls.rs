@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::DEADLINE;
-use super::pki::PKI;
+use super::pki::{Credential, PKI};
 
 pub const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -106,7 +106,11 @@ impl Connector {
 
     /// Connects; with TLS 1.3 that says nothing yet about whether it was let in.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
-        let socket = TcpStream::connect(address).await?;
+        self.shake(TcpStream::connect(address).await?).await
+    }
+
+    /// Shakes hands on a connection that is there already.
+    pub async fn shake(&self, socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from("localhost").unwrap();
         let connect = TlsConnector::from(Arc::clone(&self.config)).connect(name, socket);
         tokio::time::timeout(DEADLINE, connect).await?
@@ -123,13 +127,28 @@ impl Connector {
     }
 }
 
+/// One that presents this, with TLS 1.3.
+pub fn connector(credential: &Credential) -> Connector {
+    let client = Client::from_pem(&credential.cert, &credential.key);
+    Connector::new(Some(&client), &rustls::version::TLS13)
+}
+
 /// One request on a connection that stays; the answer's body.
 pub async fn request(stream: &mut TlsStream<TcpStream>, header: &str) -> io::Result<String> {
+    request_until(stream, header, b"hello world\n").await
+}
+
+/// One request on a connection that stays, and what is answered up to this.
+pub async fn request_until(
+    stream: &mut TlsStream<TcpStream>,
+    header: &str,
+    last: &[u8],
+) -> io::Result<String> {
     let exchange = async {
         let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
         stream.write_all(head.as_bytes()).await?;
         let mut answer = Vec::new();
-        while !answer.ends_with(b"hello world\n") {
+        while !answer.ends_with(last) {
             if stream.read_buf(&mut answer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
