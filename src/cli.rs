@@ -1,5 +1,7 @@
 //! The command line: flags and environment → what is to be run.
 
+pub mod systemd;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +45,8 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct Serve {
     /// Where to listen; port 0 lets the system choose. Repeatable. By default at `[::]:8443`, for
-    /// both families, or at `0.0.0.0:8443` where there is no IPv6
+    /// both families, or at `0.0.0.0:8443` where there is no IPv6; or else at the sockets that systemd
+    /// passes
     #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_LISTEN", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
 

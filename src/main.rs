@@ -1,11 +1,12 @@
 //! The binary: flags → parts → run → exit code.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use portcullis::cli::{Cli, Command, LogFormat, Serve};
+use portcullis::cli::{Cli, Command, LogFormat, Serve, systemd};
 use portcullis::service::Hello;
 use portcullis::{Handle, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -60,6 +61,8 @@ fn check(serve: &Serve) -> ExitCode {
 }
 
 fn run(serve: &Serve) -> ExitCode {
+    // Before there is a second thread.
+    let sockets = if serve.listen.is_empty() { systemd::sockets() } else { Ok(Vec::new()) };
     let (_guard, lost) = match start_log(serve) {
         Ok(log) => log,
         Err(error) => {
@@ -68,6 +71,13 @@ fn run(serve: &Serve) -> ExitCode {
         }
     };
     raise_open_files();
+    let sockets = match sockets {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            error!(%error, remedy = "pass TCP sockets in LISTEN_FDS, or set --listen", "cannot_start");
+            return ExitCode::from(FAILED);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -75,7 +85,7 @@ fn run(serve: &Serve) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let code = runtime.block_on(serve_until_stopped(serve, lost));
+    let code = runtime.block_on(serve_until_stopped(serve, sockets, lost));
     // What a service left running does not keep the process from ending.
     runtime.shutdown_background();
     code
@@ -94,7 +104,11 @@ fn raise_open_files() {
     }
 }
 
-async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
+async fn serve_until_stopped(
+    serve: &Serve,
+    sockets: Vec<TcpListener>,
+    lost: ErrorCounter,
+) -> ExitCode {
     // Before anything is announced: from then on a signal may come.
     let signals = Signals::new();
     let mut signals = match signals {
@@ -104,12 +118,15 @@ async fn serve_until_stopped(serve: &Serve, lost: ErrorCounter) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let bound = match serve.config().bind() {
+    let config = serve.config();
+    let bound = if sockets.is_empty() { config.bind() } else { config.bind_to(sockets) };
+    let bound = match bound {
         Ok(bound) => bound,
         Err(error) => return say_not_started(&error),
     };
     let running = bound.serve_hyper(Hello);
     let handle = running.handle();
+    systemd::ready();
     let stopped = running.stopped();
     tokio::pin!(stopped);
     let mut said = 0;
@@ -168,12 +185,17 @@ impl Signals {
             _ = self.hang_up.recv() => false,
         };
         match (is_stop, self.stopping) {
-            (true, false) => handle.stop(),
+            (true, false) => {
+                systemd::stopping();
+                handle.stop();
+            }
             (true, true) => handle.abort(),
             (false, false) => {
+                systemd::reloading();
                 let (reloaded, handle) = (handle.reload(), handle.clone());
                 tokio::spawn(async move {
                     reloaded.await;
+                    systemd::ready();
                     info!(generation = handle.generation(), "reloaded");
                 });
             }

@@ -11,7 +11,7 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
@@ -20,7 +20,7 @@ use crate::server::connection;
 use crate::server::gate::Shared;
 use crate::server::handshake::{self, Failure, Refused};
 use crate::server::pending::{Pending, Place};
-use crate::server::{Limits, Phase, proxy_header};
+use crate::server::{GRACE, Limits, Phase, proxy_header};
 use crate::trust::{Presented, Reason, Summary, rfc3339};
 
 /// Between two attempts where the machine has no more descriptors or memory.
@@ -110,7 +110,7 @@ async fn admit<S, B>(
     let shaken = tokio::select! {
         shaken = greet(socket, &mut peer, &door) => shaken,
         () = place.put_out() => Err(Refused::because(Reason::TooManyConnections)),
-        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+        () = too_late(&mut phase) => return,
     };
     drop(place);
     let tls = match shaken {
@@ -137,6 +137,14 @@ async fn admit<S, B>(
     };
     say_refused(peer, &refused);
     connection::close(tls).await;
+}
+
+/// Waits until the drain has gone on for so long that who is still in the handshake gets no answer:
+/// whoever has come before it began is served.
+async fn too_late(phase: &mut watch::Receiver<Phase>) {
+    if phase.wait_for(|phase| *phase >= Phase::Draining).await.is_ok() {
+        let _ = timeout(GRACE, phase.wait_for(|phase| *phase == Phase::Cut)).await;
+    }
 }
 
 /// From an accepted socket to a TLS connection. Where a load balancer says whose it is, that client

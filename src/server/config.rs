@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::reload::{Finding, Loader, Material, NotStartable, Reload, Severity};
-use crate::server::listen::{listen, listen_by_default};
+use crate::server::listen::{adopt, listen, listen_by_default};
 use crate::server::{Bound, Cidr, Limits};
 use crate::trust::Role;
 
@@ -187,6 +187,28 @@ impl Config {
     /// # Errors
     /// The files do not make a server, or an address cannot be listened at.
     pub fn bind(self) -> Result<Bound, StartError> {
+        self.bind_with(Self::listeners)
+    }
+
+    /// As [`Config::bind`], with sockets that listen already in place of addresses to listen at: a
+    /// service manager has opened them, or a server that ends passes them on.
+    ///
+    /// # Errors
+    /// The files do not make a server, or a socket does not listen.
+    pub fn bind_to(self, sockets: Vec<std::net::TcpListener>) -> Result<Bound, StartError> {
+        self.bind_with(|_| {
+            let adopt = |socket: std::net::TcpListener| {
+                let address = socket.local_addr().ok();
+                adopt(socket).map_err(|error| StartError::Listen { address, error })
+            };
+            sockets.into_iter().map(adopt).collect()
+        })
+    }
+
+    fn bind_with(
+        self,
+        listeners: impl FnOnce(&Self) -> Result<Vec<TcpListener>, StartError>,
+    ) -> Result<Bound, StartError> {
         let loader = self.load();
         let first = match loader.first_generation() {
             Ok(first) => first,
@@ -194,7 +216,7 @@ impl Config {
                 return Err(StartError::Material { findings: loader.findings(), reason });
             }
         };
-        let listeners = self.listeners()?;
+        let listeners = listeners(&self)?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
         let (asked, who_asks) = mpsc::unbounded_channel();
         Ok(Bound {

@@ -21,7 +21,7 @@ use tracing::debug;
 use crate::server::gate::{Gate, Shared};
 use crate::server::handshake::linger;
 use crate::server::progress::Noted;
-use crate::server::{Limits, Phase};
+use crate::server::{GRACE, Limits, Phase};
 
 /// How long a client may take to receive that the connection ends.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -149,6 +149,12 @@ async fn drive<C: Drive>(mut connection: Pin<Box<C>>, shared: &Shared, limits: &
             changed = phase.changed() => match *phase.borrow_and_update() {
                 _ if changed.is_err() => return Ended::Stopped,
                 Phase::Serving | Phase::LameDuck => continue,
+                // It has come before the drain, and what it is about to ask is answered.
+                Phase::Draining if shared.is_unasked() => {
+                    at = next_alarm(shared, limits).0;
+                    alarm.as_mut().reset(at);
+                    continue;
+                }
                 Phase::Draining => Ended::Stopped,
                 Phase::Cut => return Ended::Stopped,
             },
@@ -216,7 +222,9 @@ enum Rest {
 fn next_alarm(shared: &Shared, limits: &Limits) -> (Instant, Ended) {
     let now = Instant::now();
     // Where a request is in flight, it is looked again when nothing can have been idle for longer.
-    let idle = shared.idle_since().unwrap_or(now) + limits.idle_timeout;
+    let is_over = *shared.phase.borrow() >= Phase::Draining;
+    let idle_timeout = if is_over { GRACE } else { limits.idle_timeout };
+    let idle = shared.idle_since().unwrap_or(now) + idle_timeout;
     let certificate = now + shared.admission.time_left().unwrap_or_default().min(NEVER);
     let age = shared.began() + limits.max_connection_age.unwrap_or(NEVER);
     let known = [(idle, Ended::Idle), (certificate, Ended::CertificateOut), (age, Ended::Aged)];

@@ -65,6 +65,11 @@ impl Shared {
         self.in_flight.load(Ordering::Acquire) > 0
     }
 
+    /// Whether no request has come yet.
+    pub(super) fn is_unasked(&self) -> bool {
+        !self.is_busy() && self.idle_since.load(Ordering::Acquire) == 0
+    }
+
     /// Since when nothing has been in flight; `None` where something is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
@@ -91,7 +96,7 @@ impl InFlight {
     /// is there.
     fn is_last(&self) -> bool {
         let phase = *self.0.phase.borrow();
-        if phase == Phase::LameDuck {
+        if phase != Phase::Serving {
             self.0.answered_last.notify_one();
         }
         phase != Phase::Serving || !self.0.admission.is_in()
@@ -100,7 +105,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         self.0.idle_since.store(now, Ordering::Release);
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
     }

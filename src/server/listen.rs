@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
 /// What may wait to be accepted. tokio's own is 128, which a burst of handshakes fills.
@@ -23,6 +23,13 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Listens at a socket that somebody else has opened, whatever queue it came with.
+pub(super) fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    SockRef::from(&listener).listen(BACKLOG)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// Listens at the default port on all addresses of both families, or of IPv4 where there is no

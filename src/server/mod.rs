@@ -39,6 +39,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// How long connections that are cut may take to notice.
 const CUT: Duration = Duration::from_secs(1);
 
+/// How long those who came just before a drain may take to ask.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// The bounds of a connection's life.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {

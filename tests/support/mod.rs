@@ -61,10 +61,14 @@ impl Portcullis {
     /// Starts a server on a free port of the loopback interface and waits until it listens.
     /// `args` are those of `serve` beyond `--listen` and `--log-format`.
     pub fn serve(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let mut child = Self::command()
-            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
-            .args(args)
-            .stdin(Stdio::null())
+        let mut command = Self::command();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]).args(args);
+        Self::start(command.stdin(Stdio::null()))
+    }
+
+    /// Starts a server by this command, which has it log in JSON, and waits until it listens.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -83,6 +87,10 @@ impl Portcullis {
             .and_then(|addr| addr.parse().ok())
             .expect("`listening` carries the bound address");
         server
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn addr(&self) -> SocketAddr {
