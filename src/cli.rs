@@ -1,5 +1,6 @@
 //! The command line: flags and environment → what is to be run.
 
+pub mod sandbox;
 pub mod systemd;
 
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::sandbox::Access;
 use crate::{Cidr, Config, Finding};
 
 /// An HTTPS server that lets in Amazon API Gateway, and nobody else.
@@ -155,6 +157,10 @@ pub struct Serve {
           default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
 
+    /// Keep the right to read other files and to connect elsewhere than these flags say
+    #[arg(long, env = "PORTCULLIS_NO_SANDBOX")]
+    pub no_sandbox: bool,
+
     /// How the log is written, to standard error
     #[arg(long, value_name = "FORMAT", env = "PORTCULLIS_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -208,6 +214,15 @@ impl Serve {
             config = config.trust_ca(path);
         }
         config
+    }
+}
+
+impl Serve {
+    /// What the process needs once it runs.
+    pub fn access(&self) -> Access {
+        let own = [&self.cert, &self.key];
+        let read = own.into_iter().chain(&self.trust).chain(&self.trust_ca).cloned().collect();
+        Access { read, ..Access::default() }
     }
 }
 

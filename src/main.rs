@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use portcullis::cli::{Cli, Command, LogFormat, Serve, systemd};
+use portcullis::cli::{Cli, Command, LogFormat, Serve, sandbox, systemd};
 use portcullis::service::Hello;
-use portcullis::{Handle, StartError};
+use portcullis::{Config, Handle, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -61,7 +61,12 @@ fn check(serve: &Serve) -> ExitCode {
 }
 
 fn run(serve: &Serve) -> ExitCode {
-    // Before there is a second thread.
+    // All of this before there is a second thread, and before a key is read.
+    let hidden = sandbox::hide_memory();
+    // It asks how many cores there are, which the sandbox does not let it read.
+    let config = serve.config();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let entered = (!serve.no_sandbox).then(|| sandbox::enter(serve.access()));
     let sockets = if serve.listen.is_empty() { systemd::sockets() } else { Ok(Vec::new()) };
     let (_guard, lost) = match start_log(serve) {
         Ok(log) => log,
@@ -70,6 +75,13 @@ fn run(serve: &Serve) -> ExitCode {
             return ExitCode::from(UNUSABLE);
         }
     };
+    match entered {
+        Some(entered) => entered.say(),
+        None => info!(why = "--no-sandbox", "not_sandboxed"),
+    }
+    if let Err(error) = hidden {
+        warn!(%error, remedy = "set the limit on core dumps to 0", "core_dumps_possible");
+    }
     raise_open_files();
     let sockets = match sockets {
         Ok(sockets) => sockets,
@@ -78,14 +90,18 @@ fn run(serve: &Serve) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, remedy = "raise the limits on threads and open files", "cannot_start");
             return ExitCode::from(FAILED);
         }
     };
-    let code = runtime.block_on(serve_until_stopped(serve, sockets, lost));
+    let code = runtime.block_on(serve_until_stopped(config, sockets, lost));
     // What a service left running does not keep the process from ending.
     runtime.shutdown_background();
     code
@@ -105,7 +121,7 @@ fn raise_open_files() {
 }
 
 async fn serve_until_stopped(
-    serve: &Serve,
+    config: Config,
     sockets: Vec<TcpListener>,
     lost: ErrorCounter,
 ) -> ExitCode {
@@ -118,7 +134,6 @@ async fn serve_until_stopped(
             return ExitCode::from(FAILED);
         }
     };
-    let config = serve.config();
     let bound = if sockets.is_empty() { config.bind() } else { config.bind_to(sockets) };
     let bound = match bound {
         Ok(bound) => bound,

@@ -91,7 +91,7 @@ impl Loader {
     /// All that is wrong or odd with the files now, faults first.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let now = clock::unix_time(self.recipe.clock.as_ref());
-        let mut findings: Vec<_> = self.identity.faults().to_vec();
+        let mut findings: Vec<_> = self.identity.findings().cloned().collect();
         findings.extend(self.sources.iter().flat_map(Source::findings));
         if let Some(identity) = self.identity.good() {
             let validity = identity.summary.validity;

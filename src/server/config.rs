@@ -56,6 +56,8 @@ impl Config {
                 max_head_size: 32 << 10,
                 max_streams: 100,
                 proxy_protocol_from: None,
+                // Asked here: a process that has given up its rights cannot find it out later.
+                cores: std::thread::available_parallelism().map_or(1, usize::from),
             },
             clock: Arc::new(SystemClock),
         }

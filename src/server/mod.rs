@@ -55,6 +55,8 @@ pub(crate) struct Limits {
     pub(crate) max_handshakes: usize,
     pub(crate) max_head_size: usize,
     pub(crate) max_streams: u32,
+    /// How many cores the machine has.
+    pub(crate) cores: usize,
     /// Who must begin with a PROXY protocol header, and nobody else may connect.
     pub(crate) proxy_protocol_from: Option<Vec<Cidr>>,
 }
@@ -127,12 +129,11 @@ impl Bound {
     {
         let current = Arc::clone(self.reload.current());
         let (phase, seen) = watch::channel(Phase::Serving);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let door = Arc::new(Door {
             service: Arc::new(service),
             current: Arc::clone(&current),
             pending: Arc::new(Pending::new(self.limits.max_handshakes)),
-            cores: Semaphore::new(cores),
+            cores: Semaphore::new(self.limits.cores),
             room: Arc::new(Semaphore::new(self.limits.max_connections)),
             limits: self.limits.clone(),
         });

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -195,6 +196,8 @@ impl Site {
         fs::create_dir(dir.path().join("trust")).unwrap();
         fs::write(dir.path().join("server.pem"), &PKI.server.cert).unwrap();
         fs::write(dir.path().join("server.key"), &PKI.server.key).unwrap();
+        let own = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(dir.path().join("server.key"), own).unwrap();
         Self { dir, clock: Arc::new(SetClock(Mutex::new(SystemTime::now()))) }
     }
 
