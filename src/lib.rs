@@ -95,6 +95,9 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod reload;
 mod server;
 pub mod service;
