@@ -11,10 +11,10 @@ pub mod proxy;
 pub use api_id::{ApiId, ApiIdLayer};
 pub use authorize::{Authorize, Authorized};
 pub use hello::Hello;
+pub use patient::{Patient, Stalled};
 pub use problem::RequestId;
 pub use proxy::{Proxy, Upstream};
 
 /// The most that a request's body may have unless told otherwise: the largest payload that API
 /// Gateway passes on.
 const MAX_BODY: u64 = 10 << 20;
-pub use patient::{Patient, Stalled};
