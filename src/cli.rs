@@ -4,6 +4,8 @@ mod answer;
 mod check;
 mod explain;
 mod inspect;
+pub mod sandbox;
+pub mod systemd;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +15,8 @@ use clap::builder::Resettable;
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::Targets;
 
-use crate::{Config, Finding, Severity};
+use crate::cli::sandbox::Access;
+use crate::{Cidr, Config, Finding, Severity};
 
 pub use answer::Answer;
 pub use check::Check;
@@ -101,7 +104,8 @@ impl Verdict {
 #[derive(Args, Debug)]
 pub struct Serve {
     /// Where to listen; port 0 lets the system choose. Repeatable. By default at `[::]:8443`, for
-    /// both families, or at `0.0.0.0:8443` where there is no IPv6
+    /// both families, or at `0.0.0.0:8443` where there is no IPv6; or else at the sockets that systemd
+    /// passes
     #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_LISTEN", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
 
@@ -128,6 +132,22 @@ pub struct Serve {
     /// directory, as --trust. Repeatable
     #[arg(long, value_name = "PATH", env = "PORTCULLIS_TRUST_CA", value_delimiter = ',')]
     pub trust_ca: Vec<PathBuf>,
+
+    /// Each connection comes from a load balancer and begins with a PROXY protocol v2 header; the
+    /// address in it is the client's
+    #[arg(long, env = "PORTCULLIS_PROXY_PROTOCOL")]
+    pub proxy_protocol: bool,
+
+    /// The load balancer's addresses; connections from elsewhere are refused. Repeatable. By
+    /// default the private, link-local and loopback ones
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "PORTCULLIS_PROXY_PROTOCOL_FROM",
+        value_delimiter = ',',
+        requires = "proxy_protocol"
+    )]
+    pub proxy_protocol_from: Vec<Cidr>,
 
     /// How often the files are looked at where the file system tells of no change
     #[arg(long, value_name = "DURATION", env = "PORTCULLIS_POLL_INTERVAL",
@@ -182,6 +202,11 @@ pub struct Serve {
           default_value = "32KiB", value_parser = size)]
     pub max_head_size: u64,
 
+    /// How many header lines a request may have; 431 past it
+    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_HEADERS", default_value = "100",
+          value_parser = at_least_one)]
+    pub max_headers: usize,
+
     /// How many requests of one HTTP/2 connection may be in flight at once
     #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_STREAMS", default_value = "100",
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -215,6 +240,10 @@ pub struct Serve {
     /// HTTP, for this machine or the pod's network only; port 0 lets the system choose
     #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_ADMIN")]
     pub admin: Option<SocketAddr>,
+
+    /// Keep the right to read other files and to connect elsewhere than these flags say
+    #[arg(long, env = "PORTCULLIS_NO_SANDBOX")]
+    pub no_sandbox: bool,
 
     /// What answers.
     #[command(flatten)]
@@ -264,6 +293,7 @@ impl Serve {
             .max_connections(self.max_connections)
             .max_handshakes(self.max_handshakes)
             .max_head_size(usize::try_from(self.max_head_size).unwrap_or(usize::MAX))
+            .max_headers(self.max_headers)
             .max_streams(self.max_streams)
             .max_resets(self.max_resets)
             .max_stream_errors(self.max_stream_errors)
@@ -271,6 +301,12 @@ impl Serve {
             .drain_timeout(self.drain_timeout);
         if let Some(limit) = self.max_connection_age {
             config = config.max_connection_age(limit);
+        }
+        if self.proxy_protocol {
+            config = match self.proxy_protocol_from.as_slice() {
+                [] => config.proxy_protocol(Cidr::PRIVATE),
+                from => config.proxy_protocol(from.iter().copied()),
+            };
         }
         for address in &self.listen {
             config = config.listen(*address);
@@ -282,6 +318,21 @@ impl Serve {
             config = config.trust_ca(path);
         }
         config
+    }
+}
+
+impl Serve {
+    /// What the process needs once it runs.
+    pub fn access(&self) -> Access {
+        let own = [&self.cert, &self.key];
+        let read = own.into_iter().chain(&self.trust).chain(&self.trust_ca).cloned().collect();
+        match &self.answer.upstream {
+            Some(upstream) => {
+                let connect = upstream.port().into_iter().collect();
+                Access { read, connect, resolves: upstream.is_name() }
+            }
+            None => Access { read, ..Access::default() },
+        }
     }
 }
 
@@ -352,6 +403,26 @@ mod tests {
                 let variable = format!("PORTCULLIS_{}", name.replace('-', "_").to_uppercase());
                 assert_eq!(flag.get_env(), Some(variable.as_ref()), "--{name}");
             }
+        }
+    }
+
+    #[test]
+    fn each_flag_has_a_line_in_the_readme() {
+        let readme = include_str!("../README.md");
+        let named = |line: &&str| line.starts_with("| `--");
+        let lines: Vec<_> = readme.lines().filter(named).collect();
+        let mut command = Cli::command();
+        command.build();
+        let serve = command.find_subcommand("serve").unwrap();
+        for flag in serve.get_arguments().filter_map(Arg::get_long).filter(|flag| *flag != "help") {
+            let is_its = |line: &&&str| {
+                let names = line.split('|').nth(1).unwrap_or_default().split('`');
+                names
+                    .skip(1)
+                    .step_by(2)
+                    .any(|name| name.split(' ').next() == Some(&format!("--{flag}")))
+            };
+            assert_eq!(lines.iter().filter(is_its).count(), 1, "--{flag}");
         }
     }
 

@@ -17,25 +17,27 @@
 )]
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use portcullis::admin::{Admin, Metrics};
-use portcullis::cli::{Cli, Command, LogFormat, Serve, Switch, Verdict};
+use portcullis::cli::{Cli, Command, LogFormat, Serve, Switch, Verdict, sandbox, systemd};
 use portcullis::log::{Lines, LogGuard, LogWriter};
 use portcullis::service::ApiId;
-use portcullis::{Handle, StartError};
+use portcullis::{Config, Handle, StartError};
+use tokio::runtime::Handle as Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// How often it is looked whether log lines were lost.
 const LOST_LINES: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether memory can be given back.
+const TIDY: Duration = Duration::from_millis(250);
 
 /// A failure while running.
 const FAILED: u8 = 1;
@@ -66,6 +68,13 @@ fn look(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Verdict>) -> ExitCode {
 }
 
 fn run(serve: &Serve) -> ExitCode {
+    // All of this before there is a second thread, and before a key is read.
+    let hidden = sandbox::hide_memory();
+    // It asks how many cores there are, which the sandbox does not let it read.
+    let config = serve.config();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let entered = (!serve.no_sandbox).then(|| sandbox::enter(serve.access()));
+    let sockets = if serve.listen.is_empty() { systemd::sockets() } else { Ok(Vec::new()) };
     let (log, _guard) = match start_log(serve) {
         Ok(log) => log,
         Err(error) => {
@@ -74,15 +83,33 @@ fn run(serve: &Serve) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
+    match entered {
+        Some(entered) => entered.say(),
+        None => info!(why = "--no-sandbox", "not_sandboxed"),
+    }
+    if let Err(error) = hidden {
+        warn!(%error, remedy = "set the limit on core dumps to 0", "core_dumps_possible");
+    }
     raise_open_files();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let sockets = match sockets {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            error!(%error, remedy = "pass TCP sockets in LISTEN_FDS, or set --listen", "cannot_start");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, remedy = "raise the limits on threads and open files", "cannot_start");
             return ExitCode::from(FAILED);
         }
     };
-    let code = runtime.block_on(serve_until_stopped(serve, log));
+    let code = runtime.block_on(serve_until_stopped(serve, config, sockets, log));
     // What a service left running does not keep the process from ending.
     runtime.shutdown_background();
     code
@@ -111,7 +138,12 @@ fn raise_open_files() {
     }
 }
 
-async fn serve_until_stopped(serve: &Serve, log: LogWriter) -> ExitCode {
+async fn serve_until_stopped(
+    serve: &Serve,
+    config: Config,
+    sockets: Vec<TcpListener>,
+    log: LogWriter,
+) -> ExitCode {
     // Before anything is announced: from then on a signal may come.
     let signals = Signals::new();
     let mut signals = match signals {
@@ -129,7 +161,8 @@ async fn serve_until_stopped(serve: &Serve, log: LogWriter) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let bound = match serve.config().bind() {
+    let bound = if sockets.is_empty() { config.bind() } else { config.bind_to(sockets) };
+    let bound = match bound {
         Ok(bound) => bound,
         Err(error) => return say_not_started(&error),
     };
@@ -138,7 +171,7 @@ async fn serve_until_stopped(serve: &Serve, log: LogWriter) -> ExitCode {
         Err(code) => return code,
     };
     let answer = &serve.answer;
-    let running = match answer.proxy() {
+    let running = match answer.proxy(serve.body_timeout) {
         Some(proxy) => bound.serve_hyper(ApiId::new(&answer.api_id, proxy)),
         None => bound.serve_hyper(ApiId::new(&answer.api_id, answer.hello(serve.body_timeout))),
     };
@@ -146,19 +179,74 @@ async fn serve_until_stopped(serve: &Serve, log: LogWriter) -> ExitCode {
     if let (Some(admin), Some(metrics)) = (admin, metrics) {
         tokio::spawn(admin.serve(handle.clone(), metrics));
     }
+    systemd::ready();
     let stopped = running.stopped();
     tokio::pin!(stopped);
     let mut said = 0;
+    let mut memory = Memory::default();
+    let [mut lost_lines, mut tidy] = [LOST_LINES, TIDY].map(tokio::time::interval);
     loop {
         tokio::select! {
             _ = &mut stopped => break,
             () = signals.obey(&handle) => {}
-            () = tokio::time::sleep(LOST_LINES) => said = say_lost(&log, said),
+            _ = lost_lines.tick() => said = say_lost(&log, said),
+            _ = tidy.tick() => {
+                let tasks = Runtime::current().metrics().num_alive_tasks();
+                if memory.is_to_be_tidied(tasks, handle.generation()) {
+                    give_back();
+                }
+            }
         }
     }
     say_lost(&log, said);
     ExitCode::SUCCESS
 }
+
+/// What many connections or the files of before took and left is given back to the system: the C
+/// library's allocator keeps it otherwise, and a flood of a minute would be paid for a year.
+#[derive(Debug, Default)]
+struct Memory {
+    /// The most tasks there were since that was last done, and how many there were last.
+    most: usize,
+    last: usize,
+    /// What the last of them left may be freed only after them: it is done twice.
+    again: bool,
+    generation: u64,
+    /// For how many looks the generation has been the same.
+    settled: u32,
+}
+
+impl Memory {
+    /// So many tasks must have gone, and half of all.
+    const MANY: usize = 16;
+    /// For so many looks no generation must have come after another; who held the one before may
+    /// let it go after that.
+    const SETTLED: [u32; 2] = [4, 8];
+
+    /// Whether many tasks have gone, and no more are going; or the files have changed, and change
+    /// no more.
+    fn is_to_be_tidied(&mut self, tasks: usize, generation: u64) -> bool {
+        let are_going = tasks < self.last;
+        (self.last, self.most) = (tasks, self.most.max(tasks));
+        let have_gone = !are_going && self.most - tasks >= Self::MANY.max(self.most / 2);
+        if have_gone {
+            self.most = tasks;
+        }
+        let again = std::mem::replace(&mut self.again, have_gone);
+        let is_new = std::mem::replace(&mut self.generation, generation) != generation;
+        self.settled = if is_new { 0 } else { self.settled.saturating_add(1) };
+        have_gone || again || Self::SETTLED.contains(&self.settled)
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn give_back() {
+    #[expect(unsafe_code, reason = "it is C's: it takes a number, and asks nothing of its caller")]
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn give_back() {}
 
 async fn bind_admin(serve: &Serve) -> Result<Option<Admin>, ExitCode> {
     let Some(address) = serve.admin else { return Ok(None) };
@@ -212,12 +300,17 @@ impl Signals {
             _ = self.hang_up.recv() => false,
         };
         match (is_stop, self.stopping) {
-            (true, false) => handle.stop(),
+            (true, false) => {
+                systemd::stopping();
+                handle.stop();
+            }
             (true, true) => handle.abort(),
             (false, false) => {
+                systemd::reloading();
                 let (reloaded, handle) = (handle.reload(), handle.clone());
                 tokio::spawn(async move {
                     reloaded.await;
+                    systemd::ready();
                     info!(generation = handle.generation(), "reloaded");
                 });
             }
@@ -240,4 +333,27 @@ fn start_log(serve: &Serve) -> io::Result<(LogWriter, LogGuard)> {
     let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer.clone());
     tracing_subscriber::registry().with(targets).with(layer).init();
     Ok((writer, guard))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_twice_when_many_have_gone_and_nobody_is_going() {
+        let mut memory = Memory { settled: 9, ..Memory::default() };
+        let seen = [3, 500, 400, 20, 20, 20, 20, 21, 36, 35, 35, 40, 20, 20, 20, 20, 99, 60, 60];
+        let is_time = seen.map(|tasks| memory.is_to_be_tidied(tasks, 0));
+        let at: Vec<_> = (0..seen.len()).filter(|at| is_time[*at]).collect();
+        assert_eq!(at, [4, 5, 13, 14]);
+    }
+
+    #[test]
+    fn memory_is_given_back_when_the_files_have_changed_and_change_no_more() {
+        let mut memory = Memory::default();
+        let seen = [1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4];
+        let is_time = seen.map(|generation| memory.is_to_be_tidied(9, generation));
+        let at: Vec<_> = (0..seen.len()).filter(|at| is_time[*at]).collect();
+        assert_eq!(at, [6, 10, 19]);
+    }
 }

@@ -10,6 +10,8 @@
 
 #[path = "admin/answers.rs"]
 mod answers;
+#[path = "admin/bounds.rs"]
+mod bounds;
 #[path = "admin/health.rs"]
 mod health;
 #[path = "admin/logs.rs"]

@@ -5,9 +5,12 @@ mod support;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use support::pki::{Credential, PKI};
 use support::tls::{Client, Connector, put, request};
 use support::{DEADLINE, Finished, Portcullis, run, wait_for};
@@ -34,6 +37,9 @@ impl Files {
 
     fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
+        if name.ends_with(".key") {
+            fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
     }
 
     fn args(&self) -> Vec<String> {
@@ -498,7 +504,7 @@ async fn those_who_say_nothing_keep_nobody_out() {
     // The oldest was put out first.
     silent[0].set_read_timeout(Some(DEADLINE)).unwrap();
     let _ = silent[0].read(&mut [0]).expect("it is closed");
-    server.wait_for_event("refused", |event| event["reason"] == "too_many_connections");
+    server.wait_for_event("refused", |event| event["reason"] == "too_many_handshakes");
 }
 
 #[test]
@@ -540,4 +546,42 @@ fn a_text_log_names_the_event_and_its_fields() {
     child.wait().unwrap();
     assert!(is_there, "{}", log());
     assert!(!log().contains('\u{1b}'), "no colours in a file: {}", log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_key_is_in_the_log() {
+    let files = Files::new();
+    // A key that has strayed into a place of certificates is read too, and is named.
+    files.write("trust/stray.pem", &PKI.b.key);
+    let server = files.serve(&["--log", "trace"]);
+    for protocol in ["http/1.1", "h2"] {
+        let speaking = connector(&PKI.a).speaking(protocol);
+        let _open = speaking.connect(server.addr()).await.unwrap();
+    }
+    connector(&PKI.a).ask(server.addr()).await.unwrap();
+    assert!(connector(&PKI.stranger).ask(server.addr()).await.is_err());
+    // One that does not match, then nothing at all.
+    for (text, event) in [(PKI.a.key.as_str(), "reload_failed"), ("", "reload_failed")] {
+        files.write("server.key", text);
+        server.signal("HUP");
+        server.wait_for_event(event, |_| true);
+    }
+    server.wait_for_event("refused", |_| true);
+    let log = server.log();
+    assert!(log.contains("\"level\":\"TRACE\""), "{log}");
+    for key in [&PKI.server.key, &PKI.a.key, &PKI.b.key] {
+        let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let der = der.secret_der();
+        // In PKCS#8, the scalar of a P-256 key, or a prime of an RSA key.
+        let scalar = der.windows(2).position(|octets| octets == [4, 32]).map(|at| at + 2);
+        let at = if der.len() < 200 { scalar.unwrap() } else { der.len() * 2 / 3 };
+        let secret = &der[at..at + 12];
+        let hex: String = secret.iter().map(|octet| format!("{octet:02x}")).collect();
+        let list = format!("{secret:?}");
+        let list = list.trim_matches(['[', ']']).to_owned();
+        let base64 = key.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned);
+        for spelling in base64.chain([hex.to_uppercase(), hex, list]) {
+            assert!(!log.contains(&spelling), "{spelling}");
+        }
+    }
 }

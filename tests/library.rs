@@ -7,11 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::Path;
 use axum::{Extension, Router, routing::get};
+use portcullis::admin::{Admin, Metrics};
 use portcullis::{ClientIdentity, PeerAddr};
 use support::DEADLINE;
 use support::pki::PKI;
 use support::tls::{BOTH, Client, Connector, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 async fn get_path(connector: &Connector, address: SocketAddr, path: &str) -> String {
@@ -69,17 +71,27 @@ async fn a_service_that_panics_costs_one_answer_and_one_connection() {
     async fn boom() -> &'static str {
         panic!("as it must")
     }
+    let metrics = Metrics::install().unwrap();
     let site = Site::new();
     site.trust("a.pem", &PKI.a.cert);
     let bound = site.config().trust(site.path("trust")).bind().unwrap();
     let address = bound.local_addrs()[0];
     let router = Router::new().route("/boom", get(boom)).route("/", get(async || "fine"));
-    let _running = bound.serve(router);
+    let running = bound.serve(router);
+    let admin = Admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let operators = admin.local_addr();
+    tokio::spawn(admin.serve(running.handle(), metrics));
     let connector = Connector::new(Some(&Client::from_pem(&PKI.a.cert, &PKI.a.key)), BOTH[1]);
     let answer = get_path(&connector, address, "/boom").await;
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
     let answer = get_path(&connector, address, "/").await;
     assert!(answer.ends_with("fine"), "{answer}");
+    let mut stream = TcpStream::connect(operators).await.unwrap();
+    let head = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut text = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert!(text.contains("\nportcullis_service_panics_total 1\n"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,8 +133,8 @@ fn main() -> ExitCode {
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Loads the server for half of the time, has it rest, and does so again: what the first half has
-/// not left behind, the second must not.
+/// Loads the server for a third of the time, has it rest, and does so again, and again: in the first
+/// third it makes what it makes once, and what the second has not left behind, the last must not.
 fn soak(
     runtime: &tokio::runtime::Runtime,
     server: &Portcullis,
@@ -142,12 +142,17 @@ fn soak(
     time: Duration,
 ) -> bool {
     let counts = Arc::new(Counts::default());
-    println!("at start: {:?}", Held::now(server));
-    runtime.block_on(load(&counts, server.addr(), trust, time / 2));
-    let before = rest(server, Held::now(server).descriptors.min(40));
-    println!("after half of the time: {before:?}");
-    runtime.block_on(load(&counts, server.addr(), trust, time - time / 2));
-    let after = rest(server, before.descriptors);
+    let start = Held::now(server);
+    println!("at start: {start:?}");
+    let third = |most: Held| {
+        runtime.block_on(load(&counts, server.addr(), trust, time / 3));
+        rest(server, most)
+    };
+    let first = third(start);
+    println!("after a third of the time: {first:?}");
+    let before = third(first);
+    println!("after two thirds: {before:?}");
+    let after = third(before);
     println!("at the end: {after:?}");
     let figure = |count: &AtomicU64| count.load(Ordering::Relaxed);
     println!(
@@ -173,15 +178,18 @@ fn soak(
         && after.memory * 100 <= before.memory * 105
 }
 
-/// Waits until there are no more descriptors than this, and memory has come to rest.
-fn rest(server: &Portcullis, descriptors: usize) -> Held {
+/// Waits until there are no more descriptors and threads than these, and memory has come to rest.
+/// (A thread that has read files waits for ten seconds for more to read.)
+fn rest(server: &Portcullis, most: Held) -> Held {
     let (mut least, mut since) = (Held::now(server), Instant::now());
     wait_for(REST, || {
         let now = Held::now(server);
         if now.memory < least.memory || now.descriptors < least.descriptors {
             (least, since) = (now, Instant::now());
         }
-        now.descriptors <= descriptors && since.elapsed() >= Duration::from_secs(4)
+        now.descriptors <= most.descriptors
+            && now.threads <= most.threads
+            && since.elapsed() >= Duration::from_secs(4)
     });
     Held::now(server)
 }

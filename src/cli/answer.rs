@@ -54,10 +54,11 @@ pub struct Answer {
 
 impl Answer {
     /// The proxy that these flags describe, if they name an application.
-    pub fn proxy(&self) -> Option<Proxy> {
+    pub fn proxy(&self, body_timeout: Duration) -> Option<Proxy> {
         let proxy = Proxy::new(self.upstream.clone()?)
             .connect_timeout(self.upstream_connect_timeout)
             .timeout(self.upstream_timeout)
+            .body_timeout(body_timeout)
             .idle_timeout(self.upstream_idle_timeout)
             .max_connections(self.upstream_max_connections)
             .queue(self.upstream_queue)

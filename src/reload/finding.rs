@@ -77,7 +77,10 @@ impl Finding {
         }
         let remedy = match error.kind() {
             io::ErrorKind::NotFound => "check the path, or put the file back",
-            io::ErrorKind::PermissionDenied => "let the user that runs portcullis read it",
+            io::ErrorKind::PermissionDenied => {
+                "let the user that runs portcullis read it; if a link has come to lead there since \
+                 it started, start it again (or with --no-sandbox)"
+            }
             _ => "make it readable again",
         };
         Self::fault(file, format!("it cannot be read: {error}"), remedy)

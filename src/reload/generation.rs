@@ -45,8 +45,9 @@ impl TimeProvider for Time {
 }
 
 impl Recipe {
-    /// Makes a generation, and tries that it refuses whoever has no certificate. Sessions of `resumable` can be resumed in it: only ever the one before
-    /// it, and only where nothing was taken away, because no verifier is asked at a resumption.
+    /// Makes a generation, and tries that it refuses whoever has no certificate. Sessions of
+    /// `resumable` can be resumed in it: only ever the one before it, and only where nothing was
+    /// taken away, because no verifier is asked at a resumption.
     pub(super) fn make(
         &self,
         number: u64,
@@ -63,6 +64,11 @@ impl Recipe {
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
                 &identity.certified_key,
             ))));
+        // The order of the provider's cipher suites counts, whatever the client's is.
+        tls.ignore_client_order = true;
+        // One for each connection that was shaken in full or resumed: rustls' two cost twice, and
+        // most are never used.
+        tls.send_tls13_tickets = 1;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let (ticketer, sessions): (Arc<dyn ProducesTickets>, Arc<dyn StoresServerSessions>) =
             match resumable {

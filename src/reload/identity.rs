@@ -1,6 +1,7 @@
 //! The server's own certificate and key, which are good only together.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,11 +34,20 @@ pub(super) struct IdentityFiles {
     good_digest: Option<Fingerprint>,
     good: Option<Arc<ServerIdentity>>,
     faults: Vec<Finding>,
+    key_is_open: Option<Finding>,
 }
 
 impl IdentityFiles {
     pub(super) fn new(certificate: PathBuf, key: PathBuf) -> Self {
-        Self { certificate, key, digest: None, good_digest: None, good: None, faults: Vec::new() }
+        Self {
+            certificate,
+            key,
+            digest: None,
+            good_digest: None,
+            good: None,
+            faults: Vec::new(),
+            key_is_open: None,
+        }
     }
 
     /// The last pair that was good.
@@ -45,12 +55,14 @@ impl IdentityFiles {
         self.good.as_ref()
     }
 
-    pub(super) fn faults(&self) -> &[Finding] {
-        &self.faults
+    /// What is wrong with them.
+    pub(super) fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.faults.iter().chain(&self.key_is_open)
     }
 
     /// Reads both files. What does not load, or does not belong together, changes nothing.
     pub(super) fn read(&mut self, provider: &CryptoProvider) {
+        self.key_is_open = self.open_key();
         let mut faults = Vec::new();
         let mut contents = Vec::new();
         for path in [&self.certificate, &self.key] {
@@ -86,6 +98,16 @@ impl IdentityFiles {
             }
             Err(faults) => self.faults = faults,
         }
+    }
+
+    /// Whether everybody on this machine can read the key. A group that can is somebody's choice.
+    fn open_key(&self) -> Option<Finding> {
+        const OTHERS_READ: u32 = 0o004;
+        let mode = fs::metadata(&self.key).ok()?.permissions().mode() & 0o7777;
+        (mode & OTHERS_READ != 0).then(|| {
+            let problem = format!("every user of this machine can read the key (mode {mode:04o})");
+            Finding::warning(&self.key, problem, "chmod o= on it")
+        })
     }
 
     fn load(

@@ -101,7 +101,7 @@ impl Loader {
     /// All that is wrong or odd with the files now, faults first.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let now = clock::unix_time(self.recipe.clock.as_ref());
-        let mut findings: Vec<_> = self.identity.faults().to_vec();
+        let mut findings: Vec<_> = self.identity.findings().cloned().collect();
         findings.extend(self.sources.iter().flat_map(Source::findings));
         if let Some(identity) = self.identity.good() {
             let validity = identity.summary.validity;
@@ -193,3 +193,72 @@ impl std::fmt::Display for NotStartable {
 }
 
 impl std::error::Error for NotStartable {}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::pem::PemObject as _;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    const CERTIFICATE: &str = include_str!("../../certs-example/server-cert.pem");
+    const KEY: &str = include_str!("../../certs-example/server-key.pem");
+    const CLIENT: &str = include_str!("../../certs-example/client-1.pem");
+
+    /// The 32 octets of a P-256 key in PKCS#8 that are the secret.
+    fn secret() -> Vec<u8> {
+        let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+        let der = key.secret_der();
+        let at = der.windows(2).position(|octets| octets == [4, 32]).unwrap() + 2;
+        der[at..at + 32].to_vec()
+    }
+
+    /// A part of it in each form in which something might be printed.
+    fn spelled(secret: &[u8]) -> Vec<String> {
+        let part = &secret[..12];
+        let hex: String = part.iter().map(|octet| format!("{octet:02x}")).collect();
+        let lists = [format!("{part:?}"), format!("{part:x?}"), format!("{part:#04x?}")];
+        let lists = lists.map(|list| list.trim_matches(['[', ']', '\n', ',']).to_owned());
+        // In base64 it may begin at each of three places.
+        let base64 = (0..3).map(|at| STANDARD.encode(&secret[at..at + 12]));
+        lists.into_iter().chain([hex.to_uppercase(), hex]).chain(base64).collect()
+    }
+
+    #[test]
+    fn no_key_is_in_what_debug_says() {
+        let files = tempfile::tempdir().unwrap();
+        let at = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let material = Material {
+            certificate: at("server.pem", CERTIFICATE),
+            key: at("server.key", KEY),
+            // A key that has strayed into a place of certificates is read too.
+            trust: vec![(Role::Pin, at("a.pem", CLIENT)), (Role::Pin, at("key.pem", KEY))],
+        };
+        let loader = Loader::new(material, Arc::new(default_provider()), Arc::new(SystemClock));
+        let generation = loader.first_generation().unwrap();
+        let said =
+            format!("{loader:?} {generation:?} {generation:#?} {:?}", generation.tls.ticketer);
+        assert!(said.contains("certified_key"), "it is in there");
+        for spelling in spelled(&secret()) {
+            assert!(!said.contains(&spelling), "{spelling}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_said_of_a_key_is_recognised() {
+        let secret = secret();
+        for said in [format!("{secret:?}"), format!("{secret:x?}"), STANDARD.encode(&secret)] {
+            assert!(spelled(&secret).iter().any(|spelling| said.contains(spelling)), "{said}");
+        }
+    }
+}

@@ -38,6 +38,8 @@ pub(crate) use live::{Admission, Current};
 pub use loader::NotStartable;
 pub(crate) use loader::{Loader, Material};
 pub use state::ReloadState;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use watch::directories;
 
 /// A change is looked at when nothing has moved for this long,
 const QUIET: Duration = Duration::from_millis(100);

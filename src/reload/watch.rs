@@ -168,7 +168,7 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 
 /// The directories in which a change can change what a path leads to: the one that it names or is
 /// in, and the one of each link on the way.
-fn directories(path: &Path) -> BTreeSet<PathBuf> {
+pub(crate) fn directories(path: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut links = 0;
     let mut here = match path.is_absolute() {

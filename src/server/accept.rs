@@ -12,17 +12,17 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use crate::reload::Current;
 use crate::server::connection;
 use crate::server::gate::Shared;
-use crate::server::handshake::{self, Failure, Refused};
+use crate::server::handshake::{self, Failure, Refused, Tls};
 use crate::server::meters::Meters;
 use crate::server::pending::{Pending, Place};
 use crate::server::refusals::Refusals;
-use crate::server::{Limits, Phase};
+use crate::server::{GRACE, Limits, Phase, proxy_header};
 use crate::trust::{Presented, Reason};
 
 /// Between two attempts where the machine has no more descriptors or memory.
@@ -84,6 +84,7 @@ pub(super) async fn accept<S, B>(
             }
             Err(error) if is_about_the_peer(&error) => {}
             Err(error) => {
+                door.meters.accept_failed();
                 if !is_starved {
                     let remedy = "raise the limit on open files, or lower --max-connections";
                     warn!(%error, remedy, "accept_failed");
@@ -110,7 +111,7 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 
 async fn admit<S, B>(
     socket: TcpStream,
-    peer: SocketAddr,
+    mut peer: SocketAddr,
     place: Place,
     door: Arc<Door<S>>,
     mut phase: watch::Receiver<Phase>,
@@ -123,22 +124,12 @@ async fn admit<S, B>(
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let has_spoken = AtomicBool::new(false);
-    // When the drain begins, who has not said a word is sent away; who has is let finish.
-    let is_over = |phase: &Phase| match phase {
-        Phase::Serving | Phase::LameDuck => false,
-        Phase::Draining => !has_spoken.load(Ordering::Relaxed),
-        Phase::Cut => true,
-    };
     let shaken = tokio::select! {
-        shaken = handshake::shake(
-            socket,
-            &door.current,
-            &door.cores,
-            door.limits.handshake_timeout,
-            || has_spoken.store(true, Ordering::Relaxed),
-        ) => shaken,
-        () = place.put_out() => Err(Refused::because(Reason::TooManyConnections)),
-        _ = phase.wait_for(is_over) => return,
+        shaken = greet(socket, &mut peer, &door, || has_spoken.store(true, Ordering::Relaxed)) => {
+            shaken
+        }
+        () = place.put_out() => Err(Refused::because(Reason::TooManyHandshakes)),
+        () = too_late(&mut phase, &has_spoken) => return,
     };
     drop(place);
     let (tls, took) = match shaken {
@@ -161,9 +152,9 @@ async fn admit<S, B>(
             Ok(_permit) => {
                 door.meters.accepted(took);
                 let meters = Arc::clone(&door.meters);
-                let shared = Arc::new(Shared::new(admission, peer, phase, meters));
+                let shared = Arc::new(Shared::new(admission, peer, phase, meters, &door.limits));
                 let service = Arc::clone(&door.service);
-                return connection::serve(tls, service, shared, &door.limits).await;
+                return Box::pin(connection::serve(tls, service, shared, &door.limits)).await;
             }
             Err(_) => Refused { reason: Reason::TooManyConnections, presented: None, detail: None },
         },
@@ -174,5 +165,37 @@ async fn admit<S, B>(
         },
     };
     door.refuse(peer, refused);
-    connection::close(tls, true).await;
+    Box::pin(connection::close(tls, true)).await;
+}
+
+/// Waits until a drain has begun and nothing more is to come of this handshake: who came before it
+/// began has a moment to speak, and who has spoken is let finish.
+async fn too_late(phase: &mut watch::Receiver<Phase>, has_spoken: &AtomicBool) {
+    let by = Instant::now() + GRACE;
+    if phase.wait_for(|phase| *phase >= Phase::Draining).await.is_err() {
+        return;
+    }
+    let is_cut = timeout_at(by, phase.wait_for(|phase| *phase == Phase::Cut)).await.is_ok();
+    if !is_cut && has_spoken.load(Ordering::Relaxed) {
+        let _ = phase.wait_for(|phase| *phase == Phase::Cut).await;
+    }
+}
+
+/// From an accepted socket to a TLS connection, and how long its handshake took. Where a load
+/// balancer says whose it is, that client is the `peer` from there on.
+async fn greet<S>(
+    mut socket: TcpStream,
+    peer: &mut SocketAddr,
+    door: &Door<S>,
+    has_begun: impl FnOnce(),
+) -> Result<(Tls, Duration), Failure> {
+    let deadline = Instant::now() + door.limits.handshake_timeout;
+    if let Some(from) = &door.limits.proxy_protocol_from {
+        *peer = proxy_header::read(&mut socket, *peer, from, deadline).await?;
+    }
+    let mut first = [0; 8];
+    let first = handshake::first_octets(&socket, &mut first, deadline).await?;
+    has_begun();
+    // Of its own, so that one that waits takes little memory.
+    Box::pin(handshake::shake(socket, first, &door.current, &door.cores, deadline)).await
 }

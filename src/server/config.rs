@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::CipherSuite;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpListener;
@@ -14,8 +16,8 @@ use tokio::sync::mpsc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::reload::{Finding, Loader, Material, NotStartable, Reload, Severity};
-use crate::server::listen::{listen, listen_by_default};
-use crate::server::{Bound, Limits};
+use crate::server::listen::{adopt, listen, listen_by_default};
+use crate::server::{Bound, Cidr, Limits};
 use crate::trust::Role;
 
 /// A server that is configured, and has neither read a file nor opened a socket.
@@ -55,9 +57,13 @@ impl Config {
                 max_connections: 10_000,
                 max_handshakes: 4096,
                 max_head_size: 32 << 10,
+                max_headers: 100,
                 max_streams: 100,
                 max_resets: 100,
                 max_stream_errors: 1024,
+                proxy_protocol_from: None,
+                // Asked here: a process that has given up its rights cannot find it out later.
+                cores: std::thread::available_parallelism().map_or(1, usize::from),
             },
             clock: Arc::new(SystemClock),
         }
@@ -156,6 +162,12 @@ impl Config {
         self
     }
 
+    /// How many header lines a request may have. 100.
+    pub fn max_headers(mut self, most: usize) -> Self {
+        self.limits.max_headers = most;
+        self
+    }
+
     /// How many requests of one HTTP/2 connection may be in flight at once. 100.
     pub fn max_streams(mut self, most: u32) -> Self {
         self.limits.max_streams = most;
@@ -174,6 +186,13 @@ impl Config {
     /// connection is ended with `ENHANCE_YOUR_CALM`. 1024.
     pub fn max_stream_errors(mut self, most: usize) -> Self {
         self.limits.max_stream_errors = most;
+        self
+    }
+
+    /// Takes connections from load balancers only, which have these addresses and begin each with a
+    /// PROXY protocol header, version 2. The client's address that it names is the peer's.
+    pub fn proxy_protocol(mut self, from: impl IntoIterator<Item = Cidr>) -> Self {
+        self.limits.proxy_protocol_from = Some(from.into_iter().collect());
         self
     }
 
@@ -205,6 +224,28 @@ impl Config {
     /// # Errors
     /// The files do not make a server, or an address cannot be listened at.
     pub fn bind(self) -> Result<Bound, StartError> {
+        self.bind_with(Self::listeners)
+    }
+
+    /// As [`Config::bind`], with sockets that listen already in place of addresses to listen at: a
+    /// service manager has opened them, or a server that ends passes them on.
+    ///
+    /// # Errors
+    /// The files do not make a server, or a socket does not listen.
+    pub fn bind_to(self, sockets: Vec<std::net::TcpListener>) -> Result<Bound, StartError> {
+        self.bind_with(|_| {
+            let adopt = |socket: std::net::TcpListener| {
+                let address = socket.local_addr().ok();
+                adopt(socket).map_err(|error| StartError::Listen { address, error })
+            };
+            sockets.into_iter().map(adopt).collect()
+        })
+    }
+
+    fn bind_with(
+        self,
+        listeners: impl FnOnce(&Self) -> Result<Vec<TcpListener>, StartError>,
+    ) -> Result<Bound, StartError> {
         let loader = self.load();
         let first = match loader.first_generation() {
             Ok(first) => first,
@@ -212,7 +253,7 @@ impl Config {
                 return Err(StartError::Material { findings: loader.findings(), reason });
             }
         };
-        let listeners = self.listeners()?;
+        let listeners = listeners(&self)?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
         let (asked, who_asks) = mpsc::unbounded_channel();
         Ok(Bound {
@@ -227,7 +268,7 @@ impl Config {
     }
 
     fn load(&self) -> Loader {
-        Loader::new(self.material.clone(), Arc::new(default_provider()), Arc::clone(&self.clock))
+        Loader::new(self.material.clone(), Arc::new(provider()), Arc::clone(&self.clock))
     }
 
     fn listeners(&self) -> Result<Vec<TcpListener>, StartError> {
@@ -241,6 +282,21 @@ impl Config {
         };
         self.listen.iter().map(listen_at).collect()
     }
+}
+
+/// rustls' own, with the cheapest cipher suites first: those of SHA-256, which processors compute and
+/// which a handshake is full of, are as safe here as those of SHA-384.
+pub(crate) fn provider() -> CryptoProvider {
+    let mut provider = default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    provider
 }
 
 /// What [`Config::check`] found.

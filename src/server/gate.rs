@@ -21,10 +21,10 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::reload::Admission;
-use crate::server::Phase;
 use crate::server::access::Account;
 use crate::server::meters::Meters;
 use crate::server::progress::Progress;
+use crate::server::{Limits, Phase};
 
 /// The address of the peer of the connection that a request came by, in the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(super) struct Shared {
     /// Notified when a request was answered in the lame-duck phase: the last of its connection.
     pub(super) answered_last: Notify,
     pub(super) meters: Arc<Meters>,
+    max_streams: u32,
+    max_headers: usize,
     requests: AtomicU64,
     pub(super) progress: Progress,
     began: Instant,
@@ -55,10 +57,13 @@ impl Shared {
         peer: SocketAddr,
         phase: watch::Receiver<Phase>,
         meters: Arc<Meters>,
+        limits: &Limits,
     ) -> Self {
         meters.opened();
         Self {
             meters,
+            max_streams: limits.max_streams,
+            max_headers: limits.max_headers,
             requests: AtomicU64::new(0),
             texts: OnceLock::new(),
             admission,
@@ -102,6 +107,11 @@ impl Shared {
         self.progress.untaken_since(self.in_flight.load(Ordering::Acquire))
     }
 
+    /// Whether no request has come yet.
+    pub(super) fn is_unasked(&self) -> bool {
+        !self.is_busy() && self.idle_since.load(Ordering::Acquire) == 0
+    }
+
     /// Since when nothing has been in flight; `None` where something is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
@@ -132,7 +142,10 @@ struct InFlight {
 impl InFlight {
     fn new<B>(shared: &Arc<Shared>, request: &Request<B>) -> Self {
         shared.requests.fetch_add(1, Ordering::Relaxed);
-        shared.in_flight.fetch_add(1, Ordering::AcqRel);
+        let others = shared.in_flight.fetch_add(1, Ordering::AcqRel);
+        if others + 1 == shared.max_streams && request.version() == Version::HTTP_2 {
+            shared.meters.streams_exhausted();
+        }
         Self { shared: Arc::clone(shared), account: Account::open(request), is_offered: false }
     }
 
@@ -161,7 +174,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.account.close(&self.shared);
         self.offer(false);
-        let now = u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         self.shared.idle_since.store(now, Ordering::Release);
         self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
@@ -221,11 +234,16 @@ where
         extensions.insert(self.shared.admission.identity().clone());
         extensions.insert(PeerAddr(self.shared.peer));
         let version = request.version();
+        // HTTP/1.1 has been refused by now; in HTTP/2 nobody else counts them.
+        if request.headers().len() > self.shared.max_headers {
+            let inner = Inner::Unserved { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE };
+            return GateFuture { inner: Some(inner), in_flight: Some(in_flight), version };
+        }
         let inner = match catch_unwind(AssertUnwindSafe(|| self.service.call(request))) {
             Ok(future) => Inner::Running { future },
             Err(panic) => {
-                say_panic(panic.as_ref());
-                Inner::Panicked
+                say_panic(panic.as_ref(), &self.shared.meters);
+                Inner::Unserved { status: StatusCode::INTERNAL_SERVER_ERROR }
             }
         };
         GateFuture { inner: Some(inner), in_flight: Some(in_flight), version }
@@ -245,7 +263,8 @@ pin_project! {
     #[project = InnerProjection]
     enum Inner<F> {
         Running { #[pin] future: F },
-        Panicked,
+        /// By the service: it is not asked, or has panicked.
+        Unserved { status: StatusCode },
     }
 }
 
@@ -261,27 +280,29 @@ where
         let this = self.project();
         let answer = match this.inner.as_pin_mut().map(Inner::project) {
             None => return Poll::Ready(Err(Unanswered::Out)),
-            Some(InnerProjection::Panicked) => None,
+            Some(InnerProjection::Unserved { status }) => Err(*status),
             Some(InnerProjection::Running { future }) => {
                 match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
-                    Ok(poll) => Some(ready!(poll)),
+                    Ok(poll) => Ok(ready!(poll)),
                     Err(panic) => {
-                        say_panic(panic.as_ref());
-                        None
+                        if let Some(InFlight { shared, .. }) = this.in_flight {
+                            say_panic(panic.as_ref(), &shared.meters);
+                        }
+                        Err(StatusCode::INTERNAL_SERVER_ERROR)
                     }
                 }
             }
         };
         let mut in_flight = this.in_flight.take();
-        let has_panicked = answer.is_none();
+        let is_unserved = answer.is_err();
         let mut response = match answer {
-            Some(Ok(response)) => {
+            Ok(Ok(response)) => {
                 response.map(|body| GateBody { inner: Some(body), in_flight: None })
             }
-            Some(Err(error)) => return Poll::Ready(Err(Unanswered::Service(error.into()))),
-            None => {
+            Ok(Err(error)) => return Poll::Ready(Err(Unanswered::Service(error.into()))),
+            Err(status) => {
                 let mut response = Response::new(GateBody { inner: None, in_flight: None });
-                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                *response.status_mut() = status;
                 response
             }
         };
@@ -289,8 +310,8 @@ where
             shared.meters.answered(response.status());
             account.answered(response.status(), !response.body().is_end_stream());
         }
-        // What a service that panicked has read of the request's body nobody knows.
-        let is_last = has_panicked || in_flight.as_ref().is_some_and(InFlight::is_last);
+        // What of the request's body has been read nobody knows.
+        let is_last = is_unserved || in_flight.as_ref().is_some_and(InFlight::is_last);
         if is_last && *this.version < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -302,7 +323,8 @@ where
     }
 }
 
-fn say_panic(panic: &(dyn Any + Send)) {
+fn say_panic(panic: &(dyn Any + Send), meters: &Meters) {
+    meters.panicked();
     let text = panic
         .downcast_ref::<&str>()
         .copied()

@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::reload::Current;
+use crate::server::held::Held;
 use crate::trust::{Presented, Reason, take_refused};
 
 /// The content type of a TLS record that holds a handshake message (RFC 8446, 5.1).
@@ -28,13 +29,16 @@ const METHODS: [&str; 10] = [
 /// How long a refused client may go on sending before the socket is closed under it.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// A TLS connection. It is large, and handed from one future to the next.
+pub(super) type Tls = Box<TlsStream<Held>>;
+
 /// Why a handshake came to nothing.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It connected and left without a word, as port scans and TCP health checks do.
     Left,
     /// It was refused. Where there is a socket, an alert or an answer is on its way in it.
-    Refused(Box<Refused>, Option<TcpStream>),
+    Refused(Box<Refused>, Option<Held>),
 }
 
 /// A refusal, for the log.
@@ -51,33 +55,41 @@ impl Refused {
     }
 }
 
-/// Shakes hands with the newest generation of the moment in which the client begins to speak, and
-/// calls `has_begun` then. Returns, beside the connection, how long it took from then on.
+/// Waits for the first octets, and returns those that are there then.
+pub(super) async fn first_octets<'a>(
+    socket: &TcpStream,
+    first: &'a mut [u8; 8],
+    deadline: Instant,
+) -> Result<&'a [u8], Failure> {
+    match timeout_at(deadline, socket.peek(first)).await {
+        Ok(Ok(0) | Err(_)) => Err(Failure::Left),
+        Ok(Ok(count)) => Ok(first.get(..count).unwrap_or_default()),
+        Err(_) => Err(Refused::because(Reason::HandshakeTimeout)),
+    }
+}
+
+/// Shakes hands with the newest generation of this moment. Returns, beside the connection, how long
+/// it took.
 pub(super) async fn shake(
     socket: TcpStream,
+    first: &[u8],
     current: &Current,
     cores: &Semaphore,
-    limit: Duration,
-    has_begun: impl FnOnce(),
-) -> Result<(TlsStream<TcpStream>, Duration), Failure> {
-    let deadline = Instant::now() + limit;
-    let mut first = [0; 8];
-    let first = match timeout_at(deadline, socket.peek(&mut first)).await {
-        Ok(Ok(0) | Err(_)) => return Err(Failure::Left),
-        Ok(Ok(count)) => first.get(..count).unwrap_or_default(),
-        Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
-    };
-    has_begun();
+    deadline: Instant,
+) -> Result<(Tls, Duration), Failure> {
     if first.first() != Some(&HANDSHAKE_RECORD) {
         return Err(answer_plain(socket, first).await);
     }
     let began = Instant::now();
     let acceptor = TlsAcceptor::from(current.newest().tls.clone());
-    let accept = acceptor.accept(socket).into_fallible();
+    let accept = acceptor.accept(Held::new(socket)).into_fallible();
     let mut verdict = None;
     let accepted = in_turn(cores, accept, || verdict = take_refused().or(verdict.take()));
     let (error, socket) = match timeout_at(deadline, accepted).await {
-        Ok(Ok(stream)) => return Ok((stream, began.elapsed())),
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().0.release();
+            return Ok((Box::new(stream), began.elapsed()));
+        }
         Ok(Err(failed)) => failed,
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
     };
@@ -146,15 +158,15 @@ async fn answer_plain(mut socket: TcpStream, first: &[u8]) -> Failure {
         This port speaks HTTPS only: send the request to an https:// URL\n";
     let is_sent = socket.write_all(ANSWER).await.is_ok();
     let refused = Refused { reason: Reason::PlainHttp, presented: None, detail: None };
-    Failure::Refused(Box::new(refused), is_sent.then_some(socket))
+    Failure::Refused(Box::new(refused), is_sent.then(|| Held::new(socket)))
 }
 
 /// Ends our side, and reads what the client still sends for a bounded time: a socket that is
 /// closed with bytes unread is reset, and the reset overtakes the alert.
-pub(super) async fn linger(socket: &mut TcpStream) {
+pub(super) async fn linger(socket: &mut Held) {
     let drain = async {
         socket.shutdown().await?;
-        let mut unread = [0; 4096];
+        let mut unread = vec![0; 4096];
         while socket.read(&mut unread).await? > 0 {}
         io::Result::Ok(())
     };

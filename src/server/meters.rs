@@ -13,6 +13,7 @@ use metrics::{
 };
 use rustls::HandshakeKind;
 
+use crate::server::connection::Ended;
 use crate::server::snapshot::TrustedCertificate;
 use crate::trust::{Reason, unix_time};
 
@@ -44,6 +45,12 @@ pub(super) struct Meters {
     resumption_refused: Counter,
     handshake_duration: Histogram,
     connections: Gauge,
+    /// Beside each of [`Ended::NAMES`].
+    ended: [Counter; Ended::NAMES.len()],
+    cut: Counter,
+    streams_exhausted: Counter,
+    accept_failures: Counter,
+    panics: Counter,
     statuses: Box<[OnceLock<Counter>]>,
     other_status: OnceLock<Counter>,
     request_duration: Histogram,
@@ -71,6 +78,12 @@ impl Meters {
             resumption_refused: resumptions("refused"),
             handshake_duration: histogram!("portcullis_handshake_duration_seconds"),
             connections: gauge!("portcullis_connections"),
+            ended: Ended::NAMES
+                .map(|reason| counter!("portcullis_connections_ended_total", "reason" => reason)),
+            cut: counter!("portcullis_connections_cut_total"),
+            streams_exhausted: counter!("portcullis_streams_exhausted_total"),
+            accept_failures: counter!("portcullis_accept_failures_total"),
+            panics: counter!("portcullis_service_panics_total"),
             statuses: (0..STATUSES).map(|_| OnceLock::new()).collect(),
             other_status: OnceLock::new(),
             request_duration: histogram!("portcullis_request_duration_seconds"),
@@ -110,6 +123,32 @@ impl Meters {
 
     pub(super) fn closed(&self) {
         self.connections.decrement(1.0);
+    }
+
+    /// Counts why a connection that was let in has ended.
+    pub(super) fn ended(&self, reason: &str) {
+        let named = Ended::NAMES.iter().zip(&self.ended).find(|(name, _)| **name == reason);
+        if let Some((_, counter)) = named {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a connection that did not finish within the drain time.
+    pub(super) fn cut(&self) {
+        self.cut.increment(1);
+    }
+
+    /// Counts that an HTTP/2 connection has as many requests in flight as it may.
+    pub(super) fn streams_exhausted(&self) {
+        self.streams_exhausted.increment(1);
+    }
+
+    pub(super) fn accept_failed(&self) {
+        self.accept_failures.increment(1);
+    }
+
+    pub(super) fn panicked(&self) {
+        self.panics.increment(1);
     }
 
     pub(super) fn answered(&self, status: StatusCode) {
@@ -154,6 +193,26 @@ fn describe() {
         "How long handshakes took whose client was let in, from its first byte on."
     );
     describe_gauge!("portcullis_connections", "Connections that are let in now.");
+    describe_counter!(
+        "portcullis_connections_ended_total",
+        "Connections that were let in and have ended, by what ended them."
+    );
+    describe_counter!(
+        "portcullis_connections_cut_total",
+        "Connections that were ended with a request in flight, at the end of the drain time."
+    );
+    describe_counter!(
+        "portcullis_streams_exhausted_total",
+        "Times that an HTTP/2 connection came to have as many requests in flight as it may."
+    );
+    describe_counter!(
+        "portcullis_accept_failures_total",
+        "Attempts to accept a connection for which the machine had no room."
+    );
+    describe_counter!(
+        "portcullis_service_panics_total",
+        "Requests at which the application panicked."
+    );
     describe_counter!("portcullis_requests_total", "Requests by the status of their answer.");
     describe_histogram!(
         "portcullis_request_duration_seconds",

@@ -2,14 +2,17 @@
 
 mod accept;
 mod access;
+mod cidr;
 mod config;
 mod connection;
 mod gate;
 mod handshake;
+mod held;
 mod listen;
 mod meters;
 mod pending;
 mod progress;
+pub(crate) mod proxy_header;
 mod refusals;
 mod snapshot;
 
@@ -35,6 +38,9 @@ use crate::server::accept::Door;
 use crate::server::meters::Meters;
 use crate::server::refusals::Refusals;
 
+pub use cidr::Cidr;
+#[cfg(feature = "parts")]
+pub(crate) use config::provider;
 pub use config::{Check, Config, StartError};
 pub use gate::PeerAddr;
 pub use meters::Handshakes;
@@ -46,6 +52,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long connections that are cut may take to notice.
 const CUT: Duration = Duration::from_secs(1);
+
+/// How long those who came just before a drain may take to ask.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The bounds of a connection's life.
 #[derive(Clone, Debug)]
@@ -59,9 +68,14 @@ pub(crate) struct Limits {
     pub(crate) max_connections: usize,
     pub(crate) max_handshakes: usize,
     pub(crate) max_head_size: usize,
+    pub(crate) max_headers: usize,
     pub(crate) max_streams: u32,
     pub(crate) max_resets: usize,
     pub(crate) max_stream_errors: usize,
+    /// How many cores the machine has.
+    pub(crate) cores: usize,
+    /// Who must begin with a PROXY protocol header, and nobody else may connect.
+    pub(crate) proxy_protocol_from: Option<Vec<Cidr>>,
 }
 
 /// Where the server is on its way from serving to the end. It only ever goes on.
@@ -133,12 +147,11 @@ impl Bound {
     {
         let current = Arc::clone(self.reload.current());
         let (phase, seen) = watch::channel(Phase::Serving);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let door = Arc::new(Door {
             service: Arc::new(service),
             current: Arc::clone(&current),
             pending: Arc::new(Pending::new(self.limits.max_handshakes)),
-            cores: Semaphore::new(cores),
+            cores: Semaphore::new(self.limits.cores),
             room: Arc::new(Semaphore::new(self.limits.max_connections)),
             limits: self.limits.clone(),
             meters: Arc::new(Meters::new()),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -127,11 +128,22 @@ pub(super) struct Noted<T> {
     shared: Arc<Shared>,
     /// Whether what is read begins a head. In HTTP/2 it may be many things else.
     notes_heads: bool,
+    /// What was read and not taken.
+    unread: Bytes,
 }
 
 impl<T> Noted<T> {
     pub(super) fn new(inner: T, shared: Arc<Shared>, notes_heads: bool) -> Self {
-        Self { inner, shared, notes_heads }
+        Self { inner, shared, notes_heads, unread: Bytes::new() }
+    }
+
+    pub(super) fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
+    /// Has this read again, before what comes next.
+    pub(super) fn put_back(&mut self, unread: Bytes) {
+        self.unread = unread;
     }
 
     pub(super) fn into_inner(self) -> T {
@@ -158,7 +170,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let poll = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let poll = if self.unread.is_empty() {
+            Pin::new(&mut self.inner).poll_read(context, buffer)
+        } else {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(length));
+            Poll::Ready(Ok(()))
+        };
         // While a request is in flight it is that one's body.
         if self.notes_heads && buffer.filled().len() > before && !self.shared.is_busy() {
             self.shared.progress.head.begin();

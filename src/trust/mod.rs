@@ -26,4 +26,6 @@ pub use usage::Usage;
 pub(crate) use verifier::{PinVerifier, Presented, take_refused};
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

@@ -32,13 +32,17 @@ pub enum Reason {
     LeftHandshake,
     /// It did not finish the handshake in time.
     HandshakeTimeout,
-    /// There was no room for it.
+    /// There was no room for one more that is let in.
     TooManyConnections,
+    /// Its place in the handshake was taken by those who came later.
+    TooManyHandshakes,
+    /// It came past the load balancer, or the load balancer sent no PROXY protocol v2 header.
+    ProxyProtocol,
 }
 
 impl Reason {
     /// Every reason there is.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::NoCertificate,
         Self::UnknownCertificate,
         Self::Expired,
@@ -52,6 +56,8 @@ impl Reason {
         Self::LeftHandshake,
         Self::HandshakeTimeout,
         Self::TooManyConnections,
+        Self::TooManyHandshakes,
+        Self::ProxyProtocol,
     ];
 
     /// Its stable name in logs and metrics.
@@ -70,6 +76,8 @@ impl Reason {
             Self::LeftHandshake => "left_handshake",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::TooManyConnections => "too_many_connections",
+            Self::TooManyHandshakes => "too_many_handshakes",
+            Self::ProxyProtocol => "proxy_protocol",
         }
     }
 
@@ -99,6 +107,13 @@ impl Reason {
             }
             Self::HandshakeTimeout => "raise --handshake-timeout if it is a slow, honest client",
             Self::TooManyConnections => "raise --max-connections",
+            Self::TooManyHandshakes => {
+                "raise --max-handshakes, and the limit on open files, if it is a slow, honest client"
+            }
+            Self::ProxyProtocol => {
+                "if it is the load balancer, give its addresses by --proxy-protocol-from, and have \
+                 it send PROXY protocol v2"
+            }
         }
     }
 }

@@ -1,15 +1,21 @@
 //! A machine that fails.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use axum::{Router, routing::get};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
-use crate::harness::{Fire, Watch, connector, crowd, open};
+use crate::harness::{Fire, SERVED_WITHIN, Watch, connector, crowd, open};
 use crate::support::pki::PKI;
 use crate::support::shapes::{Shape, pem};
-use crate::support::tls::{put, request};
+use crate::support::tls::{Site, put, request};
 use crate::support::{DEADLINE, Portcullis, wait_for};
 
 /// The binary, run by a shell that has done this before.
@@ -157,7 +163,8 @@ async fn a_trust_directory_full_of_10_000_files() {
         let certificate = pem(&Shape { serial, ..Shape::of(&key) }.der());
         put(&elsewhere, &format!("{serial}.pem"), &certificate);
     }
-    fire.rounds(async |watch| {
+    // Of a few megabytes it is chance which can be given back; the certificates are twenty.
+    fire.rounds_within(30, async |watch| {
         let each = |change: fn(&std::path::Path, &std::path::Path)| {
             for serial in 0..FILES {
                 let name = format!("{serial}.pem");
@@ -189,7 +196,6 @@ async fn clients_that_leave_in_the_middle() {
     let address = fire.addr();
     fire.rounds(async |_| {
         crowd(500, || async move {
-            use tokio::io::AsyncWriteExt as _;
             let mut stream = connector(&PKI.a).connect(address).await.unwrap();
             let post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nxxx";
             stream.write_all(post).await.unwrap();
@@ -203,7 +209,6 @@ async fn clients_that_leave_in_the_middle() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
 async fn a_clock_that_is_stepped() {
-    use crate::support::tls::Site;
     use std::time::SystemTime;
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let site = Site::new();
@@ -229,5 +234,121 @@ async fn a_clock_that_is_stepped() {
         site.clock.set(if hours < 0 { now - step } else { now + step });
         watch.some_more();
     }
+    watch.end("");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; run by .ci/run against the release binary"]
+async fn a_machine_without_inotify() {
+    // The instances are counted by user, and here they are those of a user namespace of its own.
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    let alone = ["unshare", "--user", "--map-root-user", "sh", "-c", script];
+    if !is_permitted(&[&alone[..], &["true"]].concat()) {
+        return;
+    }
+    let mut command = Command::new(alone[0]);
+    command.args(&alone[1..]).arg(Portcullis::command().get_program());
+    let fire = Fire::started_by(command, &["--poll-interval", "200ms"], |_| {});
+    fire.server.wait_for_event("watch_unavailable", |_| true);
+    fire.rounds(async |watch| {
+        put(&fire.path("trust"), "b.pem", &PKI.b.cert);
+        fire.server.wait_for_event("trust_changed", |_| true);
+        watch.some_more();
+        fs::remove_file(fire.path("trust/b.pem")).unwrap();
+        fire.server.wait_for_event("trust_changed", |_| true);
+        watch.some_more();
+    })
+    .await;
+    assert_eq!(fire.server.log().matches("watch_unavailable").count(), 1);
+}
+
+/// Asks on a new connection, again and again until it has been served so many times.
+async fn is_served(address: SocketAddr, times: usize) {
+    let connector = connector(&PKI.a);
+    for _ in 0..times {
+        let begun = Instant::now();
+        connector.ask(address).await.unwrap();
+        assert!(begun.elapsed() <= SERVED_WITHIN, "{:?}", begun.elapsed());
+    }
+}
+
+/// A request of which the server waits for the last octet.
+async fn unfinished(address: SocketAddr) -> TlsStream<TcpStream> {
+    let mut stream = connector(&PKI.a).connect(address).await.unwrap();
+    let post = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+    stream.write_all(post).await.unwrap();
+    let mut asked = [0; 25];
+    timeout(DEADLINE, stream.read_exact(&mut asked)).await.unwrap().unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; run by .ci/run against the release binary"]
+async fn a_hangup_while_draining() {
+    let mut fire = Fire::new(&["--shutdown-delay", "1s"]);
+    let mut unfinished = unfinished(fire.addr()).await;
+    fire.server.signal("TERM");
+    fire.server.wait_for_event("draining", |_| true);
+    for _ in 0..10 {
+        fire.server.signal("HUP");
+        is_served(fire.addr(), 2).await;
+    }
+    // It has come to the second half, in which nobody is accepted.
+    assert!(wait_for(DEADLINE, || std::net::TcpStream::connect(fire.addr()).is_err()));
+    fire.server.signal("HUP");
+    unfinished.write_all(b"x").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = timeout(DEADLINE, unfinished.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    assert_eq!(fire.server.exit_code(), Some(0));
+    assert!(!fire.server.log().contains("\"reloaded\""), "{}", fire.server.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; run by .ci/run against the release binary"]
+async fn a_second_signal_to_end() {
+    let mut fire = Fire::new(&["--shutdown-delay", "1h", "--drain-timeout", "1h"]);
+    let _unfinished = unfinished(fire.addr()).await;
+    fire.server.signal("TERM");
+    fire.server.wait_for_event("draining", |_| true);
+    is_served(fire.addr(), 20).await;
+    let begun = Instant::now();
+    fire.server.signal("TERM");
+    assert_eq!(fire.server.exit_code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    fire.server.wait_for_event("stopped", |event| event["connections_cut"] == 1);
+}
+
+/// What the binary answers with does not panic: this service is one of an application's own, in
+/// this process.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; run by .ci/run against the release binary"]
+async fn a_service_that_panics() {
+    async fn boom() -> &'static str {
+        panic!("as it must")
+    }
+    let site = Site::new();
+    site.trust("a.pem", &PKI.a.cert);
+    let bound = site.config().trust(site.path("trust")).bind().unwrap();
+    let address = bound.local_addrs()[0];
+    let router = Router::new().route("/", get(async || "hello world\n")).route("/boom", get(boom));
+    let _running = bound.serve(router);
+    // They would be hundreds of messages about what is meant to be.
+    std::panic::set_hook(Box::new(|_| {}));
+    let watch = Watch::start(address);
+    // Not more at once: they, the server and the one who watches share what is not optimised.
+    crowd(8, || async move {
+        for _ in 0..25 {
+            let mut stream = connector(&PKI.a).connect(address).await.unwrap();
+            stream.write_all(b"GET /boom HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            // It is the last of its connection.
+            let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it is closed");
+            assert!(answer.starts_with(b"HTTP/1.1 500"), "{}", String::from_utf8_lossy(&answer));
+        }
+    })
+    .await;
+    watch.some_more();
+    let _ = std::panic::take_hook();
     watch.end("");
 }

@@ -72,10 +72,13 @@ impl Portcullis {
         mut command: Command,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Self {
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]).args(args);
+        Self::start(command.stdin(Stdio::null()))
+    }
+
+    /// Starts a server by this command, which has it log in JSON, and waits until it listens.
+    pub fn start(command: &mut Command) -> Self {
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
-            .args(args)
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -99,6 +102,10 @@ impl Portcullis {
     /// What the kernel tells of the process: a file of its directory in `/proc`.
     pub fn proc(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.child.id()))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn addr(&self) -> SocketAddr {

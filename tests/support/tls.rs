@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -27,7 +28,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::DEADLINE;
-use super::pki::PKI;
+use super::pki::{Credential, PKI};
 
 pub const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -147,8 +148,26 @@ impl Connector {
     }
 }
 
+/// One that presents this, with TLS 1.3.
+pub fn connector(credential: &Credential) -> Connector {
+    let client = Client::from_pem(&credential.cert, &credential.key);
+    Connector::new(Some(&client), &rustls::version::TLS13)
+}
+
 /// One request on a connection that stays; the answer's body.
 pub async fn request<T>(stream: &mut TlsStream<T>, header: &str) -> io::Result<String>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    request_until(stream, header, b"hello world\n").await
+}
+
+/// One request on a connection that stays, and what is answered up to this.
+pub async fn request_until<T>(
+    stream: &mut TlsStream<T>,
+    header: &str,
+    last: &[u8],
+) -> io::Result<String>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -156,7 +175,7 @@ where
         let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
         stream.write_all(head.as_bytes()).await?;
         let mut answer = Vec::new();
-        while !answer.ends_with(b"hello world\n") {
+        while !answer.ends_with(last) {
             if stream.read_buf(&mut answer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -203,6 +222,8 @@ impl Site {
         fs::create_dir(dir.path().join("trust")).unwrap();
         fs::write(dir.path().join("server.pem"), &PKI.server.cert).unwrap();
         fs::write(dir.path().join("server.key"), &PKI.server.key).unwrap();
+        let own = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(dir.path().join("server.key"), own).unwrap();
         Self { dir, clock: Arc::new(SetClock(Mutex::new(SystemTime::now()))) }
     }
 

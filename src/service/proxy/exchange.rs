@@ -71,6 +71,8 @@ pub(super) struct Patience {
     pub(super) connect: Duration,
     /// To the head of the answer, from the beginning or from when a body last went on.
     pub(super) answer: Duration,
+    /// In which something of a body must come.
+    pub(super) body: Duration,
 }
 
 /// An answer whose body is still to come, by a connection that somebody must drive.
@@ -182,6 +184,7 @@ fn classify(error: hyper::Error, fault: Option<Fault>) -> Failure {
     match fault {
         Some(Fault::TooLarge) => Failure::BodyTooLarge,
         Some(Fault::Broken) => Failure::BodyBroken,
+        Some(Fault::Stalled) => Failure::BodyTimeout,
         None if error.is_parse() => Failure::BadResponse(Some(error)),
         None => Failure::Closed(error),
     }

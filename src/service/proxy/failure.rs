@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use http::StatusCode;
+use metrics::{counter, describe_counter};
 
 /// Why a request was refused before the upstream heard of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,44 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// All the reasons.
+    const REASONS: [&str; 19] = [
+        "no_host",
+        "several_hosts",
+        "bad_host",
+        "authority_differs",
+        "bad_target",
+        "transfer_encoding",
+        "content_length",
+        "method",
+        "no_identity",
+        "body_too_large",
+        "body_broken",
+        "body_timeout",
+        "queue_full",
+        "queue_timeout",
+        "connect",
+        "connect_timeout",
+        "closed",
+        "bad_response",
+        "response_timeout",
+    ];
+
+    /// Has each series begin at zero, so that the first of its kind is seen as an increase.
+    pub(super) fn begin_counting() {
+        describe_counter!(
+            "portcullis_proxy_failures_total",
+            "Requests that the proxy answered itself, by what was wrong."
+        );
+        for reason in Self::REASONS {
+            counter!("portcullis_proxy_failures_total", "reason" => reason).absolute(0);
+        }
+    }
+
+    pub(super) fn count(&self) {
+        counter!("portcullis_proxy_failures_total", "reason" => self.reason()).increment(1);
+    }
+
     /// What the log and the counters call it.
     pub(super) fn reason(&self) -> &'static str {
         match self {

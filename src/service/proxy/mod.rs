@@ -91,10 +91,15 @@ impl Proxy {
     pub fn new(upstream: Upstream) -> Self {
         let limits =
             Limits { connections: 1024, queue: 1024, idle_timeout: Duration::from_secs(4) };
+        Failure::begin_counting();
         Self {
             upstream: Arc::new(upstream),
             pool: limits.pool(),
-            patience: Patience { connect: Duration::from_secs(5), answer: Duration::from_secs(29) },
+            patience: Patience {
+                connect: Duration::from_secs(5),
+                answer: Duration::from_secs(29),
+                body: Duration::from_secs(30),
+            },
             max_body: super::MAX_BODY,
             limits,
         }
@@ -113,6 +118,13 @@ impl Proxy {
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.patience.answer = limit;
+        self
+    }
+
+    /// How long nothing may come of a request's body. 30 s.
+    #[must_use]
+    pub fn body_timeout(mut self, limit: Duration) -> Self {
+        self.patience.body = limit;
         self
     }
 
@@ -154,11 +166,12 @@ impl Proxy {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let (head, body) = request.into_parts();
-        let (upload, fits) = Upload::new(body, self.max_body);
+        let (upload, fits) = Upload::new(body, self.max_body, self.patience.body);
         let passed = match fits {
             Ok(()) => self.pass(&head, upload.clone()).await,
             Err(Fault::TooLarge) => Err(Failure::BodyTooLarge),
             Err(Fault::Broken) => Err(Failure::BodyBroken),
+            Err(Fault::Stalled) => Err(Failure::BodyTimeout),
         };
         passed.unwrap_or_else(|failure| report(&failure, &head, upload))
     }
@@ -187,6 +200,7 @@ impl Proxy {
 
 /// What the client gets instead of an answer; the log gets the reason.
 fn report(failure: &Failure, head: &head::Parts, upload: Upload) -> Response<ProxyBody> {
+    failure.count();
     let id = RequestId::new();
     let status = failure.status();
     let (reason, method) = (failure.reason(), &head.method);

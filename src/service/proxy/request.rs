@@ -118,6 +118,7 @@ fn check_target(head: &request::Parts) -> Result<Uri, Refusal> {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -191,6 +192,29 @@ mod tests {
         for value in ["", "+1", "-1", "1 ", "0x1", "1, 1"] {
             let refusal = framed("content-length", value);
             assert_eq!(refusal, Some(Refusal::ContentLength), "{value}");
+        }
+    }
+
+    proptest! {
+        /// However its framing is spelled, a request passes only where there is one way to read it.
+        #[test]
+        fn a_body_that_could_be_framed_in_two_ways_is_refused(
+            encodings in proptest::collection::vec(
+                "(chunked|Chunked|CHUNKED|identity|gzip|chunked, ?chunked|gzip, ?chunked|,chunked|chunked;a|)", 0..3),
+            lengths in proptest::collection::vec("(0|5|5|05|[+-]5|5,5|5, 5|0x5|5_|5 5|)", 0..4),
+        ) {
+            let mut headers = vec![("host", "a")];
+            headers.extend(encodings.iter().map(|value| ("transfer-encoding", value.as_str())));
+            headers.extend(lengths.iter().map(|value| ("content-length", value.as_str())));
+            let is_chunked = encodings.len() == 1 && encodings[0].to_lowercase() == "chunked";
+            let is_number = |text: &String| text.parse::<u64>().is_ok() && !text.starts_with('+');
+            let is_one = lengths.iter().all(is_number) && lengths.windows(2).all(|two| two[0] == two[1]);
+            let expected = match (encodings.is_empty() || is_chunked, is_one) {
+                (true, true) => None,
+                (false, _) => Some(Refusal::TransferEncoding),
+                (true, false) => Some(Refusal::ContentLength),
+            };
+            prop_assert_eq!(refusal(Version::HTTP_11, "/", &headers), expected);
         }
     }
 }

@@ -4,11 +4,13 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::service::headers;
+use crate::service::patient::{Patient, Stalled};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
@@ -51,6 +53,8 @@ pub(super) enum Fault {
     TooLarge,
     /// It broke off, or its framing is wrong.
     Broken,
+    /// Nothing of it has come for too long.
+    Stalled,
 }
 
 impl fmt::Display for Fault {
@@ -58,6 +62,7 @@ impl fmt::Display for Fault {
         f.write_str(match self {
             Self::TooLarge => "the request's body is too large",
             Self::Broken => "the request's body is malformed or incomplete",
+            Self::Stalled => "nothing more of the request's body came",
         })
     }
 }
@@ -65,11 +70,12 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl Upload {
-    /// Passes on a body of at most `most` bytes.
+    /// Passes on a body of at most `most` bytes, of which something comes within `patience`, each
+    /// time again.
     ///
     /// # Errors
     /// It is known already to be larger.
-    pub(super) fn new<B>(body: B, most: u64) -> (Self, Result<(), Fault>)
+    pub(super) fn new<B>(body: B, most: u64, patience: Duration) -> (Self, Result<(), Fault>)
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
@@ -77,7 +83,7 @@ impl Upload {
             return (Self(None), Ok(()));
         }
         let fits = if body.size_hint().lower() > most { Err(Fault::TooLarge) } else { Ok(()) };
-        let body = Box::pin(http_body_util::BodyExt::map_err(body, Into::into));
+        let body = Box::pin(Patient::new(body, patience));
         let passing = Passing { body, room: most, progress: Progress::default() };
         (Self(Some(Arc::new(Mutex::new(passing)))), fits)
     }
@@ -124,6 +130,7 @@ impl Body for Upload {
         passing.progress.frames += 1;
         let passed = match frame {
             Ok(frame) => pass(frame, &mut passing.room),
+            Err(error) if error.is::<Stalled>() => Err(Fault::Stalled),
             Err(_) => Err(Fault::Broken),
         };
         passing.progress.fault = passed.as_ref().err().copied();

@@ -111,6 +111,26 @@ impl fmt::Display for Upstream {
 }
 
 impl Upstream {
+    /// The TCP port that is connected to, if it is one.
+    #[cfg(feature = "cli")]
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self.0 {
+            Address::Tcp { port, .. } => Some(port),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// Whether its host is a name, which has to be looked up.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_name(&self) -> bool {
+        match &self.0 {
+            Address::Tcp { host, .. } => {
+                host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err()
+            }
+            Address::Unix(_) => false,
+        }
+    }
+
     /// What a request that names no host, which HTTP/1.0 allows, gets as `Host`.
     pub(super) fn host(&self) -> HeaderValue {
         let host = match &self.0 {

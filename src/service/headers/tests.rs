@@ -1,0 +1,305 @@
+//! What passes and what does not, however it is spelled.
+
+use http::Request;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+
+fn header(name: &str) -> HeaderName {
+    HeaderName::from_bytes(name.as_bytes()).unwrap()
+}
+
+#[test]
+fn an_identity_is_known_in_every_spelling() {
+    for name in [
+        "client-cert",
+        "client_cert",
+        "client.cert-chain",
+        "x-ssl-client-verify",
+        "x_ssl_cert",
+        "x-client-cert-fingerprint",
+        "x-client_cert",
+        "x-amzn-mtls-clientcert",
+        "x_amzn_mtls_anything",
+        "x-forwarded-client-cert",
+        "x~forwarded~client~cert",
+    ] {
+        assert!(is_identity(name), "{name}");
+        assert!(ends_here(&header(name)), "{name}");
+    }
+    for name in [
+        "host",
+        "client-id",
+        "x-client-id",
+        "x-amzn-trace-id",
+        "x-amzn-apigateway-api-id",
+        "x-forwarded-port",
+        "x-forwarded-host",
+        "sslx",
+        "authorization",
+        "cookie",
+        "content-type",
+        "transfer",
+        "trailer",
+    ] {
+        assert!(!is_identity(name), "{name}");
+        assert!(!ends_here(&header(name)), "{name}");
+    }
+}
+
+#[test]
+fn connection_names_what_goes_and_never_the_host() {
+    let mut headers = HeaderMap::new();
+    headers.append(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.append(header::CONNECTION, HeaderValue::from_static("keep-alive , X-One,,host"));
+    headers.append(header::CONNECTION, HeaderValue::from_static("x-two"));
+    let naming = naming(&headers);
+    for (name, expected) in
+        [("x-one", true), ("x-two", true), ("host", false), ("x-three", false), ("x", false)]
+    {
+        assert_eq!(is_named(&naming, &header(name)), expected, "{name}");
+    }
+}
+
+#[test]
+fn trailers_neither_frame_nor_tell_who_asks() {
+    let mut trailers = HeaderMap::new();
+    for name in ["x-sum", "content-length", "host", "client_cert", "x-forwarded-for", "cookie"] {
+        trailers.insert(header(name), HeaderValue::from_static("1"));
+    }
+    for_trailers(&mut trailers);
+    assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
+}
+
+/// A name that an application folds to this one.
+fn spelled(name: &'static str) -> impl Strategy<Value = String> {
+    let separators = proptest::collection::vec("[-_.!#$%&'*+^`|~]", name.len());
+    let capitals = proptest::collection::vec(any::<bool>(), name.len());
+    (separators, capitals).prop_map(|(separators, capitals)| {
+        let characters = name.chars().zip(separators).zip(capitals);
+        let spell = |((character, separator), is_capital): ((char, String), bool)| match character {
+            '-' => separator,
+            other if is_capital => other.to_uppercase().to_string(),
+            other => other.to_string(),
+        };
+        characters.map(spell).collect()
+    })
+}
+
+fn known() -> impl Strategy<Value = String> {
+    let names = [&IDENTITY[..], &REPLACED, &HOP_BY_HOP].concat();
+    proptest::sample::select(names).prop_flat_map(spelled)
+}
+
+proptest! {
+    #[test]
+    fn what_ends_here_does_so_however_it_is_spelled(name in known()) {
+        prop_assert!(ends_here(&header(&name)), "{}", name);
+    }
+
+    #[test]
+    fn what_looks_like_a_header_that_passes_does_not(
+        name in proptest::sample::select(NO_LOOKALIKE.to_vec()).prop_flat_map(spelled)
+    ) {
+        let is_right = NO_LOOKALIKE.contains(&name.to_lowercase().as_str());
+        prop_assert_eq!(!ends_here(&header(&name)), is_right, "{}", name);
+    }
+
+    /// Whatever comes: what is told of the client is true, and all else stays in its order.
+    #[test]
+    fn an_application_is_told_only_what_is_known(
+        came in proptest::collection::vec(
+            (prop_oneof![known(), "[a-z]{1,3}(-[a-z]{1,3})?"], "[ -~]{0,9}"), 0..12)
+    ) {
+        let client = client();
+        let mut request = Request::new(());
+        for (name, value) in &came {
+            let Ok(value) = HeaderValue::from_str(value) else { continue };
+            request.headers_mut().append(header(name), value);
+        }
+        let head = request.into_parts().0;
+        let told = for_application(&head, &client, "192.0.2.7".parse().ok());
+        let certificate = told.get_all(CLIENT_CERT).iter().collect::<Vec<_>>();
+        prop_assert_eq!(certificate, [&certificate_headers(&client)[0]]);
+        let ours = [CLIENT_CERT, FINGERPRINT, FORWARDED_FOR, FORWARDED_PROTO, header::VIA];
+        for name in told.keys().filter(|name| !ours.contains(name)) {
+            prop_assert!(!is_identity(name.as_str()), "{}", name);
+        }
+        let naming = naming(&head.headers);
+        let kept = |name: &&HeaderName| {
+            !ours.contains(name) && !ends_here(name) && !is_named(&naming, name)
+        };
+        let before: Vec<_> = head.headers.keys().filter(kept).collect();
+        let after: Vec<_> = told.keys().filter(|name| !ours.contains(name)).collect();
+        prop_assert_eq!(before, after);
+    }
+
+    /// The same by rules as README and RFC 9110 say them, where `Connection` names some.
+    #[test]
+    fn what_passes_is_what_the_rules_let_pass(
+        came in proptest::collection::vec((any_name(), "[!-~]{1,9}"), 0..12),
+        named in proptest::collection::vec(
+            (any::<Option<Index>>(), any_name(), "[ \t]{0,2}"), 0..4),
+        is_joined in any::<bool>(),
+    ) {
+        let mut request = Request::new(());
+        let headers = request.headers_mut();
+        for (name, value) in &came {
+            headers.append(header(name), HeaderValue::from_str(value).unwrap());
+        }
+        let named: Vec<_> =
+            named
+                .iter()
+                .map(|(of_those_that_came, name, space)| {
+                    let index = of_those_that_came.filter(|_| !came.is_empty());
+                    let name = index.map_or(name, |index| &index.get(&came).0);
+                    format!("{space}{name}{space}")
+                })
+                .collect();
+        let lines = if is_joined { vec![named.join(",")] } else { named.clone() };
+        for line in &lines {
+            headers.append(header::CONNECTION, HeaderValue::from_str(line).unwrap());
+        }
+        let is_named = |name: &str| {
+            // What came as a header called Connection nominates too.
+            let more = came.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+            let more = more.flat_map(|(_, value)| value.split(','));
+            let mut all = named.iter().map(String::as_str).chain(more);
+            name != "host" && all.any(|other| other.trim().eq_ignore_ascii_case(name))
+        };
+        let head = request.into_parts().0;
+        let told = for_application(&head, &client(), "192.0.2.7".parse().ok());
+
+        let expected: Vec<_> = head
+            .headers
+            .iter()
+            .filter(|(name, _)| by_the_rules(name.as_str()) && !is_named(name.as_str()))
+            .map(|(name, value)| (name.to_string(), value.clone()))
+            .collect();
+        let ours = [CLIENT_CERT, FINGERPRINT, FORWARDED_FOR, FORWARDED_PROTO, header::VIA];
+        let passed: Vec<_> = told
+            .iter()
+            .filter(|(name, _)| !ours.contains(name))
+            .map(|(name, value)| (name.to_string(), value.clone()))
+            .collect();
+        prop_assert_eq!(passed, expected);
+
+        for (name, last) in [("x-forwarded-for", "192.0.2.7"), ("via", "1.1 portcullis")] {
+            let before = came.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+            let before = before.map(|(_, value)| value.as_str()).filter(|_| !is_named(name));
+            let all: Vec<_> = before.chain([last]).collect();
+            prop_assert_eq!(told.get_all(header(name)).iter().count(), 1);
+            prop_assert_eq!(told[name].to_str().unwrap(), all.join(", "));
+        }
+        prop_assert_eq!(told.get_all(FORWARDED_PROTO).iter().collect::<Vec<_>>(), ["https"]);
+        for (name, value) in [CLIENT_CERT, FINGERPRINT].iter().zip(certificate_headers(&client())) {
+            prop_assert_eq!(told.get_all(name).iter().collect::<Vec<_>>(), [&value]);
+        }
+    }
+
+    #[test]
+    fn an_answer_keeps_its_order(names in proptest::collection::vec("(x-[a-e]|keep-alive|te)", 0..12)) {
+        let mut headers = HeaderMap::new();
+        for (number, name) in names.iter().enumerate() {
+            headers.append(header(name), HeaderValue::from(number));
+        }
+        let expected: Vec<_> = headers
+            .iter()
+            .filter(|(name, _)| name.as_str().starts_with("x-"))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        for_client(&mut headers);
+        let left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        prop_assert_eq!(left, expected);
+    }
+}
+
+/// Names that end here, that look like it, and that pass.
+fn any_name() -> impl Strategy<Value = String> {
+    let looks = proptest::sample::select(NO_LOOKALIKE.to_vec()).prop_flat_map(spelled);
+    let right = proptest::sample::select(vec![
+        "x-forwarded-for",
+        "X-Forwarded-For",
+        "via",
+        "Connection",
+        "host",
+        "x-one",
+        "x-two",
+        "accept",
+        "cookie",
+        "x-amzn-apigateway-api-id",
+        "authorization",
+        "xclient-cert",
+        "client-cer",
+        "x-amzn-trace-id",
+        "content-lengths",
+        "hosts",
+        "trailer",
+    ]);
+    prop_oneof![2 => known(), 1 => looks, 3 => right.prop_map(str::to_owned)]
+}
+
+/// Whether a header passes as it came, by what README and RFC 9110 say.
+fn by_the_rules(name: &str) -> bool {
+    let folded: String = name
+        .chars()
+        .map(|character| if character.is_ascii_alphanumeric() { character } else { '-' })
+        .collect();
+    let tells_who = [
+        "cf-client-cert",
+        "client-cert",
+        "ssl-client",
+        "x-amzn-mtls-",
+        "x-arr-clientcert",
+        "x-client-cert",
+        "x-client-dn",
+        "x-client-verif",
+        "x-forwarded-client-cert",
+        "x-forwarded-tls-client",
+        "x-mtls-",
+        "x-ssl",
+        "x-tls-",
+    ];
+    let is_made_here = ["forwarded", "x-forwarded-proto", "x-real-ip", "content-length", "expect"];
+    let is_for_one_connection = [
+        "connection",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let is_alike = ["x-amzn-apigateway-api-id", "x-forwarded-for"].contains(&folded.as_str());
+    !tells_who.iter().any(|prefix| folded.starts_with(prefix))
+        && !is_made_here.contains(&folded.as_str())
+        && !is_for_one_connection.contains(&folded.as_str())
+        && (!is_alike || folded == name)
+        && !["via", "x-forwarded-for"].contains(&name)
+}
+
+fn client() -> ClientIdentity {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+
+    let pem = include_bytes!("../../../certs-example/client-1.pem");
+    ClientIdentity::for_test(CertificateDer::from_pem_slice(pem).unwrap().to_vec(), "a").unwrap()
+}
+
+#[test]
+fn the_client_is_told_as_rfc_9440_has_it() {
+    let client = client();
+    let [certificate, fingerprint] = certificate_headers(&client);
+    let inner = certificate.to_str().unwrap().strip_prefix(':').unwrap();
+    let der = STANDARD.decode(inner.strip_suffix(':').unwrap()).unwrap();
+    assert_eq!(der, client.der());
+    assert_eq!(fingerprint.to_str().unwrap(), client.fingerprint().to_string());
+    let head = Request::new(()).into_parts().0;
+    let told = for_application(&head, &client, "::ffff:192.0.2.7".parse().ok());
+    assert_eq!(told[FORWARDED_FOR], "192.0.2.7");
+    assert_eq!(told[header::VIA], "1.1 portcullis");
+}
