@@ -1,0 +1,7 @@
+//! Whatever a file holds, the loader says what it made of it: certificates, faults, or both.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| portcullis::parts::fuzz_pem(bytes));
