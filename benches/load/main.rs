@@ -1,0 +1,130 @@
+//! A client that costs a server as much as API Gateway would, and reads what it cost. `benches/peers`
+//! runs it; by hand:
+//!
+//!     load certs DIR                         certificates and keys, made afresh
+//!     load trusted DIR COUNT                 a trust directory of so many, the client's own the last
+//!     load upstream                          an application that answers `hello world`, as fast as it can
+//!     load bare                              a TCP server that reads and writes and knows no TLS
+//!     load floor DIR [--tls 1.2]             rustls' server half, in memory
+//!     load full|resumed|kept|idle|hold|paced|bare-client DIR --to ADDR:PORT --pid PID \
+//!         [--tls 1.2] [--count N] [--batch N] [--rate N] [--body TEXT]
+//!
+//! One thread, blocking sockets, in steps: what all connections of a batch have to say is computed
+//! first and sent then, so that the server has a queue to work on and never waits for its client
+//! within it. Each measurement is one line of JSON. `server_us` is the processor time of the process
+//! `PID` and all its descendants for one operation, `own_us` that of this one; `errors` counts
+//! whatever was not `200` and the expected body.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "this is a bench, and fails by panicking"
+)]
+
+mod certs;
+mod client;
+mod floor;
+mod meter;
+mod run;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::thread;
+
+use rustls::SupportedProtocolVersion;
+use rustls::version::{TLS12, TLS13};
+
+/// What the command line says.
+pub struct Options {
+    pub certs: PathBuf,
+    pub to: SocketAddr,
+    pub pid: i32,
+    pub tls: &'static SupportedProtocolVersion,
+    pub count: usize,
+    pub batch: usize,
+    /// Requests a second, where they are paced.
+    pub rate: u32,
+    pub body: Vec<u8>,
+}
+
+impl Options {
+    fn read(mode: &str, mut args: impl Iterator<Item = String>) -> Self {
+        let mut options = Self {
+            certs: args.next().expect("the directory of the certificates").into(),
+            to: ([127, 0, 0, 1], 0).into(),
+            pid: 0,
+            tls: &TLS13,
+            count: 1000,
+            batch: if matches!(mode, "hold" | "paced") { 1000 } else { run::BATCH },
+            rate: 2000,
+            body: b"hello world\n".to_vec(),
+        };
+        while let Some(name) = args.next() {
+            let value = args.next().expect("a value");
+            match name.as_str() {
+                "--to" => options.to = value.parse().expect("an address"),
+                "--pid" => options.pid = value.parse().expect("a process"),
+                "--tls" => options.tls = if value == "1.2" { &TLS12 } else { &TLS13 },
+                "--count" => options.count = value.parse().expect("a number"),
+                "--batch" => options.batch = value.parse().expect("a number"),
+                "--rate" => options.rate = value.parse().expect("a number"),
+                "--body" => options.body = value.into_bytes(),
+                _ => panic!("unknown: {name}"),
+            }
+        }
+        options
+    }
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let mode = args.next().expect("what to do: see the head of benches/load/main.rs");
+    match mode.as_str() {
+        "certs" => certs::make(&PathBuf::from(args.next().expect("a directory"))),
+        "trusted" => {
+            let directory = PathBuf::from(args.next().expect("a directory"));
+            certs::trusted(&directory, args.next().expect("how many").parse().expect("a number"));
+        }
+        "upstream" => upstream(),
+        "bare" => floor::serve_bare(),
+        _ => {
+            let options = Options::read(&mode, args);
+            match mode.as_str() {
+                "full" => run::full(&options),
+                "resumed" => run::resumed(&options),
+                "kept" => run::kept(&options),
+                "idle" => run::idle(&options),
+                "hold" => run::hold(&options),
+                "paced" => run::paced(&options),
+                "floor" => floor::in_memory(&options),
+                "bare-client" => floor::ask_bare(&options),
+                _ => panic!("unknown: {mode}"),
+            }
+        }
+    }
+}
+
+/// Answers whatever comes in one piece; says where it listens.
+fn upstream() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    println!("{}", listener.local_addr().expect("an address"));
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a connection");
+        stream.set_nodelay(true).expect("a socket");
+        thread::Builder::new()
+            .stack_size(64 << 10)
+            .spawn(move || {
+                let mut head = [0; 8192];
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\
+                               content-length: 12\r\n\r\nhello world\n";
+                while matches!(stream.read(&mut head), Ok(1..)) && stream.write_all(answer).is_ok()
+                {
+                }
+            })
+            .expect("a thread");
+    }
+}

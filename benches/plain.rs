@@ -1,0 +1,90 @@
+//! What one writes in an afternoon with hyper, tokio-rustls and hyper-util's client, without any of
+//! what portcullis promises: what its promises cost is the difference. `benches/peers` runs it.
+//!
+//!     plain DIR [UPSTREAM]    certificates as `load certs` makes them; says where it listens
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "this is a bench, and fails by panicking"
+)]
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::DefaultTimeProvider;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+#[tokio::main]
+async fn main() {
+    let mut args = std::env::args().skip(1);
+    let certs = PathBuf::from(args.next().expect("the directory of the certificates"));
+    let upstream = args.next();
+    let acceptor = TlsAcceptor::from(Arc::new(tls(&certs)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("{}", listener.local_addr().unwrap());
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    let client: Client<_, Incoming> = Client::builder(TokioExecutor::new()).build(connector);
+    loop {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let (acceptor, client, upstream) = (acceptor.clone(), client.clone(), upstream.clone());
+        tokio::spawn(async move {
+            tcp.set_nodelay(true).unwrap();
+            let Ok(stream) = acceptor.accept(tcp).await else { return };
+            let io = TokioIo::new(stream);
+            let _ = match upstream {
+                None => http1::Builder::new().serve_connection(io, service_fn(hello)).await,
+                Some(upstream) => {
+                    let proxy = service_fn(|mut request: Request<Incoming>| {
+                        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+                        *request.uri_mut() =
+                            format!("http://{upstream}{path}").parse::<Uri>().unwrap();
+                        client.request(request)
+                    });
+                    http1::Builder::new().serve_connection(io, proxy).await
+                }
+            };
+        });
+    }
+}
+
+async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::new(Bytes::from_static(b"hello world\n"))))
+}
+
+fn tls(certs: &std::path::Path) -> ServerConfig {
+    let read = |name| CertificateDer::from_pem_file(certs.join(name)).unwrap();
+    let key = PrivateKeyDer::from_pem_file(certs.join("server-key.pem")).unwrap();
+    let provider = Arc::new(default_provider());
+    let mut trusted = RootCertStore::empty();
+    trusted.add(read("client.pem")).unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(trusted), Arc::clone(&provider));
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(DefaultTimeProvider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![read("server.pem")], key)
+        .unwrap();
+    config.ticketer = Ticketer::new().unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
