@@ -197,6 +197,12 @@ pub struct Serve {
           value_parser = at_least_one)]
     pub max_handshakes: usize,
 
+    /// How many handshakes are computed before requests have their turn again; the others wait. By
+    /// default 4 for each core
+    #[arg(long, value_name = "N", env = "PORTCULLIS_HANDSHAKES_AT_ONCE",
+          value_parser = at_least_one)]
+    pub handshakes_at_once: Option<usize>,
+
     /// How large the head of a request may be; 431 past it
     #[arg(long, value_name = "SIZE", env = "PORTCULLIS_MAX_HEAD_SIZE",
           default_value = "32KiB", value_parser = size)]
@@ -301,6 +307,9 @@ impl Serve {
             .drain_timeout(self.drain_timeout);
         if let Some(limit) = self.max_connection_age {
             config = config.max_connection_age(limit);
+        }
+        if let Some(most) = self.handshakes_at_once {
+            config = config.handshakes_at_once(most);
         }
         if self.proxy_protocol {
             config = match self.proxy_protocol_from.as_slice() {

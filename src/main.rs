@@ -192,7 +192,8 @@ async fn serve_until_stopped(
             _ = lost_lines.tick() => said = say_lost(&log, said),
             _ = tidy.tick() => {
                 let tasks = Runtime::current().metrics().num_alive_tasks();
-                if memory.is_to_be_tidied(tasks, handle.generation()) {
+                let most = handle.most_connections();
+                if memory.is_to_be_tidied(tasks, most, handle.generation()) {
                     give_back();
                 }
             }
@@ -225,9 +226,12 @@ impl Memory {
 
     /// Whether many tasks have gone, and no more are going; or the files have changed, and change
     /// no more.
-    fn is_to_be_tidied(&mut self, tasks: usize, generation: u64) -> bool {
+    ///
+    /// `between` is how many there were at most since the last look: a flood may come and go
+    /// between two.
+    fn is_to_be_tidied(&mut self, tasks: usize, between: usize, generation: u64) -> bool {
         let are_going = tasks < self.last;
-        (self.last, self.most) = (tasks, self.most.max(tasks));
+        (self.last, self.most) = (tasks, self.most.max(tasks).max(between));
         let have_gone = !are_going && self.most - tasks >= Self::MANY.max(self.most / 2);
         if have_gone {
             self.most = tasks;
@@ -343,16 +347,27 @@ mod tests {
     fn memory_is_given_back_twice_when_many_have_gone_and_nobody_is_going() {
         let mut memory = Memory { settled: 9, ..Memory::default() };
         let seen = [3, 500, 400, 20, 20, 20, 20, 21, 36, 35, 35, 40, 20, 20, 20, 20, 99, 60, 60];
-        let is_time = seen.map(|tasks| memory.is_to_be_tidied(tasks, 0));
+        let is_time = seen.map(|tasks| memory.is_to_be_tidied(tasks, 0, 0));
         let at: Vec<_> = (0..seen.len()).filter(|at| is_time[*at]).collect();
         assert_eq!(at, [4, 5, 13, 14]);
+    }
+
+    #[test]
+    fn memory_is_given_back_when_many_have_come_and_gone_between_two_looks() {
+        for (between, is_time) in [(5, false), (500, true)] {
+            let mut memory = Memory { settled: 9, ..Memory::default() };
+            assert!(!memory.is_to_be_tidied(3, 3, 0));
+            assert_eq!(memory.is_to_be_tidied(3, between, 0), is_time);
+            assert_eq!(memory.is_to_be_tidied(3, 3, 0), is_time);
+            assert!(!memory.is_to_be_tidied(3, 3, 0));
+        }
     }
 
     #[test]
     fn memory_is_given_back_when_the_files_have_changed_and_change_no_more() {
         let mut memory = Memory::default();
         let seen = [1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4];
-        let is_time = seen.map(|generation| memory.is_to_be_tidied(9, generation));
+        let is_time = seen.map(|generation| memory.is_to_be_tidied(9, 9, generation));
         let at: Vec<_> = (0..seen.len()).filter(|at| is_time[*at]).collect();
         assert_eq!(at, [6, 10, 19]);
     }

@@ -71,6 +71,7 @@
 //! |---|---|
 //! | `--max-connections` | `portcullis_handshakes_total{result="too_many_connections"}` |
 //! | `--max-handshakes`, and no descriptors for more | `portcullis_handshakes_total{result="too_many_handshakes"}` |
+//! | `--handshakes-at-once` | `portcullis_handshakes_delayed_total` |
 //! | `--handshake-timeout` | `portcullis_handshakes_total{result="handshake_timeout"}` |
 //! | `--proxy-protocol-from` | `portcullis_handshakes_total{result="proxy_protocol"}` |
 //! | descriptors and memory of the machine | `portcullis_accept_failures_total` |

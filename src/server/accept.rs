@@ -22,6 +22,7 @@ use crate::server::handshake::{self, Failure, Refused, Tls};
 use crate::server::meters::Meters;
 use crate::server::pending::{Pending, Place};
 use crate::server::refusals::Refusals;
+use crate::server::turns::Turns;
 use crate::server::{GRACE, Limits, Phase, proxy_header};
 use crate::trust::{Presented, Reason};
 
@@ -39,9 +40,7 @@ pub(super) struct Door<S> {
     pub(super) current: Arc<Current>,
     pub(super) limits: Limits,
     pub(super) pending: Arc<Pending>,
-    /// One permit a handshake that computes just now, as many as there are cores: those who have
-    /// been let in keep their share of them.
-    pub(super) cores: Semaphore,
+    pub(super) turns: Turns,
     /// One permit a connection that is let in.
     pub(super) room: Arc<Semaphore>,
     pub(super) meters: Arc<Meters>,
@@ -78,6 +77,7 @@ pub(super) async fn accept<S, B>(
         match accepted {
             Ok((socket, peer)) => {
                 is_starved = false;
+                door.meters.open(Arc::strong_count(&door));
                 // Here, so that the places are taken in the order of accepting.
                 let place = door.pending.enter();
                 tokio::spawn(admit(socket, peer, place, Arc::clone(&door), phase.clone()));
@@ -197,5 +197,5 @@ async fn greet<S>(
     let first = handshake::first_octets(&socket, &mut first, deadline).await?;
     has_begun();
     // Of its own, so that one that waits takes little memory.
-    Box::pin(handshake::shake(socket, first, &door.current, &door.cores, deadline)).await
+    Box::pin(handshake::shake(socket, first, &door.current, &door.turns, deadline)).await
 }

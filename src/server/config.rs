@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use rustls::CipherSuite;
@@ -12,13 +13,16 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::{Clock, SystemClock};
 use crate::reload::{Finding, Loader, Material, NotStartable, Reload, Severity};
 use crate::server::listen::{adopt, listen, listen_by_default};
 use crate::server::{Bound, Cidr, Limits};
 use crate::trust::Role;
+
+/// How many handshakes are computed on each core before everybody else has a turn.
+const AT_ONCE: usize = 4;
 
 /// A server that is configured, and has neither read a file nor opened a socket.
 ///
@@ -63,7 +67,7 @@ impl Config {
                 max_stream_errors: 1024,
                 proxy_protocol_from: None,
                 // Asked here: a process that has given up its rights cannot find it out later.
-                cores: std::thread::available_parallelism().map_or(1, usize::from),
+                handshakes_at_once: AT_ONCE * available_parallelism().map_or(1, usize::from),
             },
             clock: Arc::new(SystemClock),
         }
@@ -124,7 +128,7 @@ impl Config {
 
     /// How many connections may be let in at once. 10,000.
     pub fn max_connections(mut self, most: usize) -> Self {
-        self.limits.max_connections = most.min(tokio::sync::Semaphore::MAX_PERMITS);
+        self.limits.max_connections = most.min(Semaphore::MAX_PERMITS);
         self
     }
 
@@ -152,6 +156,13 @@ impl Config {
     /// out. 4096.
     pub fn max_handshakes(mut self, most: usize) -> Self {
         self.limits.max_handshakes = most;
+        self
+    }
+
+    /// How many handshakes compute before all else that is ready has its turn again; the others
+    /// wait. No more cores than that compute handshakes. 4 for each core of the machine.
+    pub fn handshakes_at_once(mut self, most: usize) -> Self {
+        self.limits.handshakes_at_once = most.min(Semaphore::MAX_PERMITS);
         self
     }
 

@@ -1,21 +1,18 @@
 //! From an accepted socket to a TLS connection, or to the one reason why not.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use rustls::{AlertDescription, Error};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::reload::Current;
 use crate::server::held::Held;
+use crate::server::turns::Turns;
 use crate::trust::{Presented, Reason, take_refused};
 
 /// The content type of a TLS record that holds a handshake message (RFC 8446, 5.1).
@@ -74,7 +71,7 @@ pub(super) async fn shake(
     socket: TcpStream,
     first: &[u8],
     current: &Current,
-    cores: &Semaphore,
+    turns: &Turns,
     deadline: Instant,
 ) -> Result<(Tls, Duration), Failure> {
     if first.first() != Some(&HANDSHAKE_RECORD) {
@@ -84,7 +81,7 @@ pub(super) async fn shake(
     let acceptor = TlsAcceptor::from(current.newest().tls.clone());
     let accept = acceptor.accept(Held::new(socket)).into_fallible();
     let mut verdict = None;
-    let accepted = in_turn(cores, accept, || verdict = take_refused().or(verdict.take()));
+    let accepted = turns.take(accept, || verdict = take_refused().or(verdict.take()));
     let (error, socket) = match timeout_at(deadline, accepted).await {
         Ok(Ok(mut stream)) => {
             stream.get_mut().0.release();
@@ -94,33 +91,6 @@ pub(super) async fn shake(
         Err(_) => return Err(Refused::because(Reason::HandshakeTimeout)),
     };
     Err(Failure::Refused(Box::new(classify(&error, verdict)), Some(socket)))
-}
-
-/// Polls a handshake to its end, each time only when it has a permit for a core, and calls
-/// `polled` after each: the verifier runs within a poll, and leaves its verdict with the thread.
-async fn in_turn<F: Future + Unpin>(
-    cores: &Semaphore,
-    mut handshake: F,
-    mut polled: impl FnMut(),
-) -> F::Output {
-    loop {
-        {
-            // It fails only if the semaphore is closed, which this one never is.
-            let _permit = cores.acquire().await;
-            let poll = poll_fn(|context| Poll::Ready(Pin::new(&mut handshake).poll(context))).await;
-            polled();
-            if let Poll::Ready(output) = poll {
-                return output;
-            }
-        }
-        // The handshake has this task's waker: the next time the task is polled, it may go on.
-        let mut is_woken = false;
-        poll_fn(|_| match std::mem::replace(&mut is_woken, true) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
-    }
 }
 
 fn classify(error: &io::Error, verdict: Option<(Reason, Presented)>) -> Refused {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -51,6 +51,9 @@ pub(super) struct Meters {
     streams_exhausted: Counter,
     accept_failures: Counter,
     panics: Counter,
+    handshakes_delayed: Counter,
+    /// Since it was last asked.
+    most_open: AtomicUsize,
     statuses: Box<[OnceLock<Counter>]>,
     other_status: OnceLock<Counter>,
     request_duration: Histogram,
@@ -84,6 +87,8 @@ impl Meters {
             streams_exhausted: counter!("portcullis_streams_exhausted_total"),
             accept_failures: counter!("portcullis_accept_failures_total"),
             panics: counter!("portcullis_service_panics_total"),
+            handshakes_delayed: counter!("portcullis_handshakes_delayed_total"),
+            most_open: AtomicUsize::new(0),
             statuses: (0..STATUSES).map(|_| OnceLock::new()).collect(),
             other_status: OnceLock::new(),
             request_duration: histogram!("portcullis_request_duration_seconds"),
@@ -147,6 +152,21 @@ impl Meters {
         self.accept_failures.increment(1);
     }
 
+    /// Counts that a handshake has to wait for its turn.
+    pub(super) fn handshake_delayed(&self) {
+        self.handshakes_delayed.increment(1);
+    }
+
+    /// Notes that about so many connections are open.
+    pub(super) fn open(&self, number: usize) {
+        self.most_open.fetch_max(number, Relaxed);
+    }
+
+    /// How many were open at most since this was last asked.
+    pub(super) fn take_most_open(&self) -> usize {
+        self.most_open.swap(0, Relaxed)
+    }
+
     pub(super) fn panicked(&self) {
         self.panics.increment(1);
     }
@@ -208,6 +228,10 @@ fn describe() {
     describe_counter!(
         "portcullis_accept_failures_total",
         "Attempts to accept a connection for which the machine had no room."
+    );
+    describe_counter!(
+        "portcullis_handshakes_delayed_total",
+        "Times that a handshake waited because as many others were computed as may be."
     );
     describe_counter!(
         "portcullis_service_panics_total",

@@ -15,6 +15,7 @@ mod progress;
 pub(crate) mod proxy_header;
 mod refusals;
 mod snapshot;
+mod turns;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ use crate::reload::{Asked, Current, Finding, Reload};
 use crate::server::accept::Door;
 use crate::server::meters::Meters;
 use crate::server::refusals::Refusals;
+use crate::server::turns::Turns;
 
 pub use cidr::Cidr;
 #[cfg(feature = "parts")]
@@ -72,8 +74,7 @@ pub(crate) struct Limits {
     pub(crate) max_streams: u32,
     pub(crate) max_resets: usize,
     pub(crate) max_stream_errors: usize,
-    /// How many cores the machine has.
-    pub(crate) cores: usize,
+    pub(crate) handshakes_at_once: usize,
     /// Who must begin with a PROXY protocol header, and nobody else may connect.
     pub(crate) proxy_protocol_from: Option<Vec<Cidr>>,
 }
@@ -147,14 +148,15 @@ impl Bound {
     {
         let current = Arc::clone(self.reload.current());
         let (phase, seen) = watch::channel(Phase::Serving);
+        let meters = Arc::new(Meters::new());
         let door = Arc::new(Door {
             service: Arc::new(service),
             current: Arc::clone(&current),
             pending: Arc::new(Pending::new(self.limits.max_handshakes)),
-            cores: Semaphore::new(self.limits.cores),
+            turns: Turns::new(self.limits.handshakes_at_once, Arc::clone(&meters)),
             room: Arc::new(Semaphore::new(self.limits.max_connections)),
             limits: self.limits.clone(),
-            meters: Arc::new(Meters::new()),
+            meters,
             refusals: Arc::default(),
         });
         for (listener, address) in self.listeners.into_iter().zip(&self.addresses) {
@@ -283,6 +285,12 @@ impl Handle {
     /// How many connections are let in now.
     pub fn connections(&self) -> usize {
         self.current.live_count()
+    }
+
+    /// How many connections there were at once at most since this was last asked, those that were
+    /// not let in included.
+    pub fn most_connections(&self) -> usize {
+        self.meters.take_most_open()
     }
 
     /// What is wrong or odd with the files as they were last read.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tokio_rustls::client::TlsStream;
 
@@ -118,6 +119,20 @@ async fn max_handshakes() {
         others
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_at_once() {
+    let delayed = "portcullis_handshakes_delayed_total";
+    let crowd = |address| async move {
+        let mut all = JoinSet::new();
+        (0..64).for_each(|_| drop(all.spawn(async move { a(address).await })));
+        all.join_all().await
+    };
+    counted(&["--handshakes-at-once", "1"], delayed, crowd).await;
+    let site = Files::new().serve(&["--handshakes-at-once", "64"]);
+    let _held = crowd(site.server.addr()).await;
+    assert_eq!(site.metric(delayed), Some(0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
