@@ -13,7 +13,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use support::pki::{Credential, PKI};
 use support::tls::{Client, Connector, put, request};
-use support::{DEADLINE, Finished, Portcullis, run, wait_for};
+use support::{DEADLINE, Finished, Portcullis, flags, run, wait_for};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -43,10 +43,7 @@ impl Files {
     }
 
     fn args(&self) -> Vec<String> {
-        let path = |name| self.path(name).into_os_string().into_string().unwrap();
-        ["--cert", &path("server.pem"), "--key", &path("server.key"), "--trust", &path("trust")]
-            .map(str::to_owned)
-            .into()
+        flags(self.0.path())
     }
 
     fn serve(&self, more: &[&str]) -> Portcullis {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::pki::{Credential, PKI};
-use support::{Finished, Portcullis, run};
+use support::{Finished, Portcullis, flags, run};
 use tempfile::TempDir;
 
 /// How soon a change in the trust directory holds.
@@ -96,14 +96,7 @@ impl Site {
             write(&path(&format!("{}.pem", credential.name)), &credential.cert);
             write(&path(&format!("{}.key", credential.name)), &credential.key);
         }
-        let server = Portcullis::serve([
-            "--cert".into(),
-            path("server.pem"),
-            "--key".into(),
-            path("server.key"),
-            "--trust".into(),
-            path("trust"),
-        ]);
+        let server = Portcullis::serve(flags(dir.path()));
         Self { server, dir }
     }
 

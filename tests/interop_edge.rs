@@ -64,26 +64,12 @@ async fn come_from_afar(edge: SocketAddr) -> (TcpStream, String) {
 #[ignore = "needs HAProxy"]
 async fn behind_haproxy_the_client_is_known_and_the_health_checks_are_no_refusals() {
     let site = Site::new();
-    site.trust("a.pem", &PKI.a.cert);
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhello world\n";
     let app = App::start(move |_, _| Reply::text(answer)).await;
-    let path = |name: &str| site.path(name).into_os_string().into_string().unwrap();
-    let args = [
-        "--cert",
-        &path("server.pem"),
-        "--key",
-        &path("server.key"),
-        "--trust",
-        &path("trust"),
-        "--proxy-protocol",
-        "--proxy-protocol-from",
-        "127.0.0.1/32",
-        "--upstream",
-        &format!("http://{}", app.address),
-        "--log",
-        "info,portcullis=debug",
-    ];
-    let server = Portcullis::serve(args);
+    let upstream = format!("http://{}", app.address);
+    let from = ["--proxy-protocol", "--proxy-protocol-from", "127.0.0.1/32"];
+    let more = ["--upstream", &upstream, "--log", "info,portcullis=debug"];
+    let server = Portcullis::serve(site.flags(&[&from[..], &more].concat()));
     let both = ["send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c check-send-proxy"];
     for (round, send) in both.into_iter().enumerate() {
         let haproxy = Haproxy::before(&site, server.addr(), send);

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 use support::pki::{Credential, PKI};
 use support::proxy::{connect, read_to_end, send, status};
-use support::{DEADLINE, Finished, Portcullis, run, wait_for};
+use support::{DEADLINE, Finished, Portcullis, flags, run, wait_for};
 use tempfile::TempDir;
 
 fn fingerprint(credential: &Credential) -> String {
@@ -103,18 +103,8 @@ impl Site {
         for trusted in [&PKI.a, &PKI.b] {
             write(&format!("trust/{}.pem", trusted.name), &trusted.cert);
         }
-        let file = |name: &str| path(name).display().to_string();
-        let mut args = vec![
-            "--cert".to_owned(),
-            file("server.pem"),
-            "--key".to_owned(),
-            file("server.key"),
-            "--trust".to_owned(),
-            file("trust"),
-            "--upstream".to_owned(),
-            upstream.to_owned(),
-        ];
-        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        let mut args = flags(dir.path());
+        args.extend(["--upstream", upstream].iter().chain(more).map(|arg| (*arg).to_owned()));
         Self { server: Portcullis::serve(args), dir }
     }
 

@@ -3,40 +3,23 @@
 
 mod support;
 
-use std::fs;
-
 use rustix::fs::inotify;
 use support::pki::PKI;
-use support::tls::put;
+use support::tls::Site;
 use support::{DEADLINE, Portcullis, wait_for};
 
 #[test]
 fn without_inotify_it_says_so_and_polls() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name).into_os_string().into_string().unwrap();
-    fs::create_dir(path("trust")).unwrap();
-    fs::write(path("server.pem"), &PKI.server.cert).unwrap();
-    fs::write(path("server.key"), &PKI.server.key).unwrap();
-    put(path("trust").as_ref(), "a.pem", &PKI.a.cert);
-
+    let site = Site::new();
     let mut taken = Vec::new();
     while let Ok(instance) = inotify::init(inotify::CreateFlags::CLOEXEC) {
         taken.push(instance);
         assert!(taken.len() < 100_000, "inotify instances are not limited here");
     }
-    let server = Portcullis::serve([
-        "--cert",
-        &path("server.pem"),
-        "--key",
-        &path("server.key"),
-        "--trust",
-        &path("trust"),
-        "--poll-interval",
-        "200ms",
-    ]);
+    let server = Portcullis::serve(site.flags(&["--poll-interval", "200ms"]));
     let event = server.wait_for_event("watch_unavailable", |_| true);
     assert!(event["remedy"].as_str().unwrap().contains("max_user_instances"), "{event}");
-    put(path("trust").as_ref(), "b.pem", &PKI.b.cert);
+    site.trust("b.pem", &PKI.b.cert);
     server.wait_for_event("trust_changed", |event| {
         event["added"].as_str().unwrap().contains("b.pem")
     });

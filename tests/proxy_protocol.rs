@@ -33,18 +33,8 @@ fn a() -> Connector {
     connector(&PKI.a)
 }
 
-/// The flags of a server that trusts A, in this directory.
-fn args(site: &Site) -> Vec<String> {
-    site.trust("a.pem", &PKI.a.cert);
-    let path = |name: &str| site.path(name).into_os_string().into_string().unwrap();
-    ["--cert", &path("server.pem"), "--key", &path("server.key"), "--trust", &path("trust")]
-        .map(str::to_owned)
-        .into()
-}
-
 fn serve(site: &Site, more: &[&str]) -> Portcullis {
-    let more = more.iter().map(|arg| arg.to_string());
-    Portcullis::serve(args(site).into_iter().chain(["--proxy-protocol".to_owned()]).chain(more))
+    Portcullis::serve(site.flags(&[&["--proxy-protocol"], more].concat()))
 }
 
 /// Sends these octets, then shakes hands.
@@ -174,7 +164,7 @@ async fn a_health_check_is_no_refusal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_flag_a_header_is_not_tls() {
     let site = Site::new();
-    let server = Portcullis::serve(args(&site));
+    let server = Portcullis::serve(site.flags(&[]));
     assert!(connect_after(&header(), server.addr()).await.is_err());
     server.wait_for_event("refused", |event| event["reason"] == "not_tls");
     a().ask(server.addr()).await.unwrap();
@@ -185,7 +175,7 @@ fn addresses_without_the_flag_are_a_usage_error() {
     let site = Site::new();
     for from in ["10.0.0.0/8", "nowhere"] {
         let mut command = Portcullis::command();
-        command.arg("check").args(args(&site)).args(["--proxy-protocol-from", from]);
+        command.arg("check").args(site.flags(&[])).args(["--proxy-protocol-from", from]);
         let finished = support::run(&mut command, "");
         assert_eq!(finished.code, Some(2), "{finished}");
         assert!(finished.stderr.contains("--proxy-protocol"), "{finished}");

@@ -12,19 +12,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 /// A server that trusts A, and says when a connection comes to rest.
-fn serve(site: &Site) -> Portcullis {
-    site.trust("a.pem", &PKI.a.cert);
-    let path = |name: &str| site.path(name).into_os_string().into_string().unwrap();
-    Portcullis::serve([
-        "--cert",
-        &path("server.pem"),
-        "--key",
-        &path("server.key"),
-        "--trust",
-        &path("trust"),
-        "--log",
-        "info,portcullis::server::connection=trace",
-    ])
+fn serve(site: &Site, more: &[&str]) -> Portcullis {
+    let log = ["--log", "info,portcullis::server::connection=trace"];
+    Portcullis::serve(site.flags(&[&log, more].concat()))
 }
 
 fn connector(version: &'static SupportedProtocolVersion) -> Connector {
@@ -42,7 +32,7 @@ fn at_rest(server: &Portcullis, times: usize) {
 async fn it_goes_on_where_it_was() {
     let site = Site::new();
     for version in BOTH {
-        let server = serve(&site);
+        let server = serve(&site, &[]);
         let mut stream = connector(version).connect(server.addr()).await.unwrap();
         for times in 1..=3 {
             request(&mut stream, "").await.unwrap();
@@ -69,7 +59,7 @@ async fn it_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_closed_when_its_certificate_goes() {
     let site = Site::new();
-    let server = serve(&site);
+    let server = serve(&site, &[]);
     let mut stream = connector(BOTH[1]).connect(server.addr()).await.unwrap();
     request(&mut stream, "").await.unwrap();
     at_rest(&server, 1);
@@ -84,7 +74,7 @@ async fn it_is_closed_when_its_certificate_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_does_not_hold_up_a_stop_and_gets_a_last_answer_before_one() {
     let site = Site::new();
-    let server = serve(&site);
+    let server = serve(&site, &[]);
     let mut stream = connector(BOTH[1]).connect(server.addr()).await.unwrap();
     request(&mut stream, "").await.unwrap();
     at_rest(&server, 1);
@@ -93,20 +83,7 @@ async fn it_does_not_hold_up_a_stop_and_gets_a_last_answer_before_one() {
     timeout(DEADLINE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
 
     let site = Site::new();
-    site.trust("a.pem", &PKI.a.cert);
-    let path = |name: &str| site.path(name).into_os_string().into_string().unwrap();
-    let server = Portcullis::serve([
-        "--cert",
-        &path("server.pem"),
-        "--key",
-        &path("server.key"),
-        "--trust",
-        &path("trust"),
-        "--log",
-        "info,portcullis::server::connection=trace",
-        "--shutdown-delay",
-        "1m",
-    ]);
+    let server = serve(&site, &["--shutdown-delay", "1m"]);
     let mut stream = connector(BOTH[1]).connect(server.addr()).await.unwrap();
     request(&mut stream, "").await.unwrap();
     at_rest(&server, 1);

@@ -13,18 +13,9 @@ use support::pki::PKI;
 use support::tls::{Site, connector, put};
 use support::{DEADLINE, Portcullis, wait_for};
 
-/// The flags of a server that trusts A.
-fn args(site: &Site) -> Vec<String> {
-    site.trust("a.pem", &PKI.a.cert);
-    let path = |name: &str| site.path(name).into_os_string().into_string().unwrap();
-    ["--cert", &path("server.pem"), "--key", &path("server.key"), "--trust", &path("trust")]
-        .map(str::to_owned)
-        .into()
-}
-
 /// Starts it in its sandbox; `None` where this kernel has none.
 fn serve(site: &Site) -> Option<Portcullis> {
-    let server = Portcullis::serve(args(site));
+    let server = Portcullis::serve(site.flags(&[]));
     let has_none = server.log().contains("not_sandboxed");
     if !has_none {
         server.wait_for_event("sandboxed", |_| true);
@@ -62,7 +53,7 @@ async fn a_link_that_leads_outside_later_is_a_named_fault_and_not_without_the_sa
     drop(server);
 
     fs::remove_file(site.path("trust/b.pem")).unwrap();
-    let server = Portcullis::serve(args(&site).into_iter().chain(["--no-sandbox".to_owned()]));
+    let server = Portcullis::serve(site.flags(&["--no-sandbox"]));
     symlink(&file, site.path("trust/b.pem")).unwrap();
     server.wait_for_event("trust_changed", |_| true);
     connector(&PKI.stranger).ask(server.addr()).await.unwrap();
@@ -97,7 +88,7 @@ async fn in_the_sandbox_a_link_that_changes_beside_itself_is_followed() {
     put(&site.path("one/trust"), "a.pem", &PKI.a.cert);
     put(&site.path("two/trust"), "b.pem", &PKI.b.cert);
     symlink("one", site.path("current")).unwrap();
-    let mut args = args(&site);
+    let mut args = site.flags(&[]);
     let trust = site.path("current/trust").into_os_string().into_string().unwrap();
     *args.last_mut().unwrap() = trust;
     let server = Portcullis::serve(args);
@@ -114,7 +105,7 @@ fn a_key_that_others_can_read_is_said() {
         fs::set_permissions(site.path("server.key"), fs::Permissions::from_mode(mode)).unwrap();
     };
     mode(0o640);
-    let server = Portcullis::serve(args(&site));
+    let server = Portcullis::serve(site.flags(&[]));
     assert!(!server.log().contains("file_warning"), "{}", server.log());
     mode(0o644);
     server.signal("HUP");
@@ -127,7 +118,7 @@ fn a_key_that_others_can_read_is_said() {
 #[test]
 fn no_core_dump_holds_the_memory() {
     let site = Site::new();
-    let server = Portcullis::serve(args(&site));
+    let server = Portcullis::serve(site.flags(&[]));
     let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
@@ -136,7 +127,7 @@ fn no_core_dump_holds_the_memory() {
 #[test]
 fn what_it_may_do_is_said_once() {
     let site = Site::new();
-    let server = Portcullis::serve(args(&site));
+    let server = Portcullis::serve(site.flags(&[]));
     let said = || server.log().matches("sandboxed\"").count();
     assert!(wait_for(DEADLINE, || said() == 1), "{}", server.log());
 }

@@ -27,7 +27,7 @@ use rustls::HandshakeKind;
 use support::h2::{END_HEADERS, H2, HEADERS, POST, frame};
 use support::pki::{Credential, PKI};
 use support::tls::{Client, Connector, put, request};
-use support::{Portcullis, wait_for};
+use support::{Portcullis, flags, wait_for};
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -125,9 +125,7 @@ fn main() -> ExitCode {
     fs::write(path("server.pem"), &PKI.server.cert).unwrap();
     fs::write(path("server.key"), &PKI.server.key).unwrap();
     fs::write(path("trust/a.pem"), &PKI.a.cert).unwrap();
-    let files = [("--cert", "server.pem"), ("--key", "server.key"), ("--trust", "trust")];
-    let args = files.into_iter().flat_map(|(flag, name)| [flag.to_owned(), path(name)]);
-    let server = Portcullis::serve(args);
+    let server = Portcullis::serve(flags(dir.path()));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let is_good = soak(&runtime, &server, &path("trust"), Duration::from_secs(seconds));
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

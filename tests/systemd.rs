@@ -14,15 +14,11 @@ use support::pki::PKI;
 use support::tls::{Site, connector, request};
 use support::{DEADLINE, Portcullis, wait_for};
 
-/// The flags of a server that trusts A, and that listens where it is told elsewhere.
+/// A server that trusts A, and that listens where it is told elsewhere.
 fn args(site: &Site) -> Vec<String> {
-    site.trust("a.pem", &PKI.a.cert);
-    let path = |name: &str| site.path(name).into_os_string().into_string().unwrap();
-    ["serve", "--log-format", "json", "--cert", &path("server.pem"), "--key", &path("server.key")]
-        .into_iter()
-        .chain(["--trust", &path("trust")])
-        .map(str::to_owned)
-        .collect()
+    let mut args = vec!["serve".to_owned()];
+    args.extend(site.flags(&["--log-format", "json"]));
+    args
 }
 
 /// Starts the server with this socket as its descriptor 3, as systemd does.

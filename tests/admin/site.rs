@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::pki::{Credential, PKI};
 use crate::support::tls::{Client, Connector, put};
-use crate::support::{DEADLINE, Finished, Portcullis, run, wait_for};
+use crate::support::{DEADLINE, Finished, Portcullis, flags, run, wait_for};
 
 /// The files of a server, and of its clients.
 pub struct Files(pub TempDir);
@@ -55,9 +55,7 @@ impl Files {
 
     /// The flags of these files.
     pub fn flags(&self) -> Vec<String> {
-        let path = |name| self.path(name).display().to_string();
-        let flags = [("--cert", "server.pem"), ("--key", "server.key"), ("--trust", "trust")];
-        flags.into_iter().flat_map(|(flag, name)| [flag.to_owned(), path(name)]).collect()
+        flags(self.0.path())
     }
 
     /// Runs a command of the binary beside `serve`, in the directory of the files.

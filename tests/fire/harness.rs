@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::pki::{Credential, PKI};
 use crate::support::tls::{Client, Connector, request};
-use crate::support::{DEADLINE, Portcullis, wait_for};
+use crate::support::{self, DEADLINE, Portcullis, wait_for};
 
 /// The longest that a client that is let in may be kept waiting, whatever others do.
 pub const SERVED_WITHIN: Duration = Duration::from_secs(1);
@@ -62,8 +62,7 @@ impl Fire {
         fs::write(path("server.key"), &PKI.server.key).unwrap();
         fs::write(path("trust/a.pem"), &PKI.a.cert).unwrap();
         prepare(dir.path());
-        let files = [("--cert", "server.pem"), ("--key", "server.key"), ("--trust", "trust")];
-        let args = files.into_iter().flat_map(|(flag, name)| [flag.to_owned(), path(name)]);
+        let args = support::flags(dir.path()).into_iter();
         let args = args.chain(flags.iter().map(|flag| flag.to_string()));
         let server = Portcullis::serve_by(command, args);
         let mut fire = Self { server, dir, descriptors: 0, _alone: alone };

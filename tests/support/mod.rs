@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -35,6 +35,13 @@ pub fn wait_for(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool
         thread::park_timeout(Duration::from_millis(5));
     }
     true
+}
+
+/// The flags of a server whose files are in this directory, named as everywhere in these tests.
+pub fn flags(directory: &Path) -> Vec<String> {
+    let files = [("--cert", "server.pem"), ("--key", "server.key"), ("--trust", "trust")];
+    let path = |name| directory.join(name).into_os_string().into_string().unwrap();
+    files.into_iter().flat_map(|(flag, name)| [flag.to_owned(), path(name)]).collect()
 }
 
 /// A running `portcullis serve`, killed when it goes out of scope.

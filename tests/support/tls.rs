@@ -236,6 +236,14 @@ impl Site {
         put(&self.path("trust"), name, pem);
     }
 
+    /// The flags of a process with these files, which trusts A.
+    pub fn flags(&self, more: &[&str]) -> Vec<String> {
+        self.trust("a.pem", &PKI.a.cert);
+        let mut flags = super::flags(self.dir.path());
+        flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+        flags
+    }
+
     pub fn config(&self) -> Config {
         Config::new(self.path("server.pem"), self.path("server.key"))
             .listen(SocketAddr::from(([127, 0, 0, 1], 0)))
