@@ -72,8 +72,8 @@ impl Account {
     }
 
     /// Says the line, and counts how long it took.
-    pub(super) fn close(&self, shared: &Shared) {
-        let took = self.began.elapsed();
+    pub(super) fn close(&self, shared: &Shared, now: Instant) {
+        let took = now - self.began;
         shared.meters.request_took(took);
         let Some(line) = &self.line else { return };
         // Microseconds: what is below is noise.

@@ -151,8 +151,9 @@ where
         duration = shared.began().elapsed().as_secs_f64(),
         "connection_ended"
     );
-    if *shared.phase.borrow() != Phase::Cut {
-        Box::pin(close(io.into_inner().into_inner(), ended.is_by_fault())).await;
+    let io = io.into_inner();
+    if !io.is_closed() && *shared.phase.borrow() != Phase::Cut {
+        Box::pin(close(io.into_inner(), ended.is_by_fault())).await;
     }
 }
 

@@ -172,10 +172,12 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.account.close(&self.shared);
+        let now = Instant::now();
+        self.account.close(&self.shared, now);
         self.offer(false);
-        let now = u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-        self.shared.idle_since.store(now, Ordering::Release);
+        let since_it_began = (now - self.shared.began).as_millis();
+        let idle_since = u64::try_from(since_it_began).unwrap_or(u64::MAX).max(1);
+        self.shared.idle_since.store(idle_since, Ordering::Release);
         self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -79,9 +79,9 @@ pub(super) async fn shake(
     }
     let began = Instant::now();
     let acceptor = TlsAcceptor::from(current.newest().tls.clone());
-    let accept = acceptor.accept(Held::new(socket)).into_fallible();
+    let mut accept = acceptor.accept(Held::new(socket)).into_fallible();
     let mut verdict = None;
-    let accepted = turns.take(accept, || verdict = take_refused().or(verdict.take()));
+    let accepted = turns.take(&mut accept, || verdict = take_refused().or(verdict.take()));
     let (error, socket) = match timeout_at(deadline, accepted).await {
         Ok(Ok(mut stream)) => {
             stream.get_mut().0.release();

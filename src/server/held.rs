@@ -88,7 +88,11 @@ impl AsyncWrite for Held {
             ready!(self.poll_send(context))?;
         }
         if self.held.is_empty() && (!self.is_holding || length > MOST) {
-            return Pin::new(&mut self.socket).poll_write_vectored(context, slices);
+            return match slices {
+                // A cheaper system call.
+                [slice] => Pin::new(&mut self.socket).poll_write(context, slice),
+                slices => Pin::new(&mut self.socket).poll_write_vectored(context, slices),
+            };
         }
         for slice in slices {
             self.held.extend_from_slice(slice);

@@ -24,20 +24,41 @@ pub(super) struct Progress {
     write: Waiting,
     /// How many answers have more to give than has been taken of them.
     untaken: AtomicU32,
-    /// When something of an answer was last taken, in milliseconds since the connection began.
-    taken_at: AtomicU64,
+    /// Since when nothing more of an answer has been taken.
+    taken: Noticed,
 }
 
 #[derive(Debug)]
 struct Waiting {
     is_waiting: AtomicBool,
-    /// In milliseconds since the connection began, and one more; 0 for not yet noticed.
-    since: AtomicU64,
+    since: Noticed,
+}
+
+/// When something was noticed for the first time: in milliseconds since the connection began, and
+/// one more; 0 for not yet.
+#[derive(Debug, Default)]
+struct Noticed(AtomicU64);
+
+impl Noticed {
+    /// It begins anew.
+    fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// When it was; now, where this is the first time that somebody asks.
+    fn at(&self, began: Instant) -> Instant {
+        let mut since = self.0.load(Ordering::Relaxed);
+        if since == 0 {
+            since = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
+            self.0.store(since, Ordering::Relaxed);
+        }
+        began + Duration::from_millis(since - 1)
+    }
 }
 
 impl Waiting {
     fn new(is_waiting: bool) -> Self {
-        Self { is_waiting: AtomicBool::new(is_waiting), since: AtomicU64::new(0) }
+        Self { is_waiting: AtomicBool::new(is_waiting), since: Noticed::default() }
     }
 
     fn begin(&self) {
@@ -49,21 +70,13 @@ impl Waiting {
         let has_waited = self.is_waiting.load(Ordering::Relaxed);
         if has_waited {
             self.is_waiting.store(false, Ordering::Relaxed);
-            self.since.store(0, Ordering::Relaxed);
+            self.since.reset();
         }
         has_waited
     }
 
     fn since(&self, began: Instant) -> Option<Instant> {
-        if !self.is_waiting.load(Ordering::Relaxed) {
-            return None;
-        }
-        let mut since = self.since.load(Ordering::Relaxed);
-        if since == 0 {
-            since = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
-            self.since.store(since, Ordering::Relaxed);
-        }
-        Some(began + Duration::from_millis(since - 1))
+        self.is_waiting.load(Ordering::Relaxed).then(|| self.since.at(began))
     }
 }
 
@@ -75,7 +88,7 @@ impl Progress {
             head: Waiting::new(true),
             write: Waiting::new(false),
             untaken: AtomicU32::new(0),
-            taken_at: AtomicU64::new(0),
+            taken: Noticed::default(),
         }
     }
 
@@ -108,16 +121,14 @@ impl Progress {
 
     /// The client has taken something.
     pub(super) fn taken(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.taken_at.store(now, Ordering::Release);
+        self.taken.reset();
     }
 
     /// Since when the client has taken nothing of this many answers, if there are as many for it.
     /// In HTTP/2 it may take whatever is written, and all the same let no answer go on.
     pub(super) fn untaken_since(&self, answers: u32) -> Option<Instant> {
-        let since = Duration::from_millis(self.taken_at.load(Ordering::Acquire));
         let untaken = self.untaken.load(Ordering::Acquire);
-        (untaken > 0 && untaken >= answers).then(|| self.began + since)
+        (untaken > 0 && untaken >= answers).then(|| self.taken.at(self.began))
     }
 }
 
@@ -130,11 +141,15 @@ pub(super) struct Noted<T> {
     notes_heads: bool,
     /// What was read and not taken.
     unread: Bytes,
+    /// Whether the peer has said that nothing more comes, and we have.
+    has_ended: bool,
+    is_shut: bool,
 }
 
 impl<T> Noted<T> {
     pub(super) fn new(inner: T, shared: Arc<Shared>, notes_heads: bool) -> Self {
-        Self { inner, shared, notes_heads, unread: Bytes::new() }
+        let unread = Bytes::new();
+        Self { inner, shared, notes_heads, unread, has_ended: false, is_shut: false }
     }
 
     pub(super) fn get_ref(&self) -> &T {
@@ -148,6 +163,11 @@ impl<T> Noted<T> {
 
     pub(super) fn into_inner(self) -> T {
         self.inner
+    }
+
+    /// Whether both sides have said that nothing more comes.
+    pub(super) fn is_closed(&self) -> bool {
+        self.has_ended && self.is_shut
     }
 
     fn note<R>(&self, poll: Poll<R>) -> Poll<R> {
@@ -177,8 +197,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
             buffer.put_slice(&self.unread.split_to(length));
             Poll::Ready(Ok(()))
         };
-        // While a request is in flight it is that one's body.
-        if self.notes_heads && buffer.filled().len() > before && !self.shared.is_busy() {
+        if buffer.filled().len() == before {
+            self.has_ended |= matches!(poll, Poll::Ready(Ok(()))) && buffer.remaining() > 0;
+        } else if self.notes_heads && !self.shared.is_busy() {
+            // While a request is in flight it is that one's body.
             self.shared.progress.head.begin();
         }
         poll
@@ -214,6 +236,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        let poll = Pin::new(&mut self.inner).poll_shutdown(context);
+        self.is_shut |= poll.is_ready();
+        poll
     }
 }
