@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Version, request};
 
@@ -101,8 +102,10 @@ fn fold(character: u8) -> u8 {
 }
 
 fn begins_folded(name: &str, prefix: &str) -> bool {
-    name.len() >= prefix.len()
-        && name.bytes().zip(prefix.bytes()).all(|(of_name, other)| fold(of_name) == other)
+    // From the end, for nearly all begin with `x-`.
+    let are_alike = |(one, other): (&u8, &u8)| fold(*one) == *other;
+    let beginning = name.as_bytes().get(..prefix.len());
+    beginning.is_some_and(|it| it.iter().rev().zip(prefix.as_bytes().iter().rev()).all(are_alike))
 }
 
 fn is_folded(name: &str, other: &str) -> bool {
@@ -131,12 +134,16 @@ pub fn for_application(
     let came = &head.headers;
     let naming = naming(came);
     let mut headers = HeaderMap::with_capacity(came.len() + 6);
+    let (mut forwarded_for, mut via) = (List::default(), List::default());
     for (name, value) in came {
-        let is_mine = *name == FORWARDED_FOR || *name == header::VIA;
-        if is_mine || ends_here(name) || is_named(&naming, name) {
+        if ends_here(name) || is_named(&naming, name) {
             continue;
         }
-        if *name == header::COOKIE && head.version == Version::HTTP_2 {
+        if *name == FORWARDED_FOR {
+            forwarded_for.push(value.as_bytes());
+        } else if *name == header::VIA {
+            via.push(value.as_bytes());
+        } else if *name == header::COOKIE && head.version == Version::HTTP_2 {
             join_cookie(&mut headers, value);
         } else {
             headers.append(name.clone(), value.clone());
@@ -145,14 +152,18 @@ pub fn for_application(
     let [certificate, fingerprint] = client.as_headers(certificate_headers);
     headers.insert(CLIENT_CERT, certificate.clone());
     headers.insert(FINGERPRINT, fingerprint.clone());
-    let before = |name: HeaderName| {
-        let is_in = !is_named(&naming, &name);
-        is_in.then(|| came.get_all(name).iter()).into_iter().flatten()
-    };
-    let peer = peer.map(|peer| peer.to_canonical().to_string());
-    append(&mut headers, FORWARDED_FOR, before(FORWARDED_FOR), peer.as_deref());
+    if let Some(peer) = peer {
+        forwarded_for.push(peer.to_canonical().to_string().as_bytes());
+    }
+    if let Some(all) = forwarded_for.value() {
+        headers.insert(FORWARDED_FOR, all);
+    }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-    append(&mut headers, header::VIA, before(header::VIA), Some(received_by(head.version)));
+    let received_by = HeaderValue::from_static(received_by(head.version));
+    if !via.0.is_empty() {
+        via.push(received_by.as_bytes());
+    }
+    headers.insert(header::VIA, via.value().unwrap_or(received_by));
     headers
 }
 
@@ -173,26 +184,28 @@ fn received_by(version: Version) -> &'static str {
     }
 }
 
-/// Puts one header in the place of all that came, with one value more.
-fn append<'a>(
-    headers: &mut HeaderMap,
-    name: HeaderName,
-    came: impl Iterator<Item = &'a HeaderValue>,
-    last: Option<&'a str>,
-) {
-    let mut all: Vec<u8> = Vec::new();
-    let values = came.map(HeaderValue::as_bytes).chain(last.map(str::as_bytes));
-    for value in values.filter(|value| !value.is_empty()) {
-        if !all.is_empty() {
-            all.extend_from_slice(b", ");
+/// The values of several headers as that of one.
+#[derive(Default)]
+struct List(Vec<u8>);
+
+impl List {
+    /// What an address more takes, so that it rarely has to grow.
+    const ROOM: usize = 64;
+
+    fn push(&mut self, value: &[u8]) {
+        if value.is_empty() {
+            return;
         }
-        all.extend_from_slice(value);
+        if !self.0.is_empty() {
+            self.0.extend_from_slice(b", ");
+        }
+        self.0.reserve(value.len() + Self::ROOM);
+        self.0.extend_from_slice(value);
     }
-    // What came were values, and what joins them is allowed in one.
-    if let (false, Ok(value)) =
-        (all.is_empty(), HeaderValue::from_maybe_shared(bytes::Bytes::from(all)))
-    {
-        headers.insert(name, value);
+
+    fn value(self) -> Option<HeaderValue> {
+        // What came were values, and what joins them is allowed in one.
+        HeaderValue::from_maybe_shared(Bytes::from(self.0)).ok().filter(|value| !value.is_empty())
     }
 }
 
@@ -204,7 +217,7 @@ fn join_cookie(headers: &mut HeaderMap, value: &HeaderValue) {
         }
         Entry::Occupied(mut cookie) => {
             let joined = [cookie.get().as_bytes(), b"; ", value.as_bytes()].concat();
-            if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+            if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
                 cookie.insert(joined);
             }
         }

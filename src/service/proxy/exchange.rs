@@ -25,7 +25,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) head: &'a request::Parts,
     pub(super) target: Target,
     pub(super) client: &'a ClientIdentity,
-    pub(super) upload: Upload,
+    pub(super) upload: &'a Upload,
 }
 
 impl Outgoing<'_> {
@@ -93,7 +93,8 @@ pub(super) async fn exchange(
     let is_reused = idle.is_some();
     let link = match idle {
         Some(link) => link,
-        None => connect(upstream, patience).await?,
+        // On the heap, for it is rare, and a request without it is smaller.
+        None => Box::pin(connect(upstream, patience)).await?,
     };
     let lost = match send(link, upstream, outgoing, patience, began).await {
         Ok(answer) => return Ok(answer),
@@ -110,7 +111,7 @@ pub(super) async fn exchange(
         return Err(lost.failure);
     }
     tracing::debug!(reason = %lost.failure, "request_sent_again");
-    let link = connect(upstream, patience).await?;
+    let link = Box::pin(connect(upstream, patience)).await?;
     send(link, upstream, outgoing, patience, began).await.map_err(|lost| lost.failure)
 }
 
@@ -182,9 +183,7 @@ async fn send(
 
 fn classify(error: hyper::Error, fault: Option<Fault>) -> Failure {
     match fault {
-        Some(Fault::TooLarge) => Failure::BodyTooLarge,
-        Some(Fault::Broken) => Failure::BodyBroken,
-        Some(Fault::Stalled) => Failure::BodyTimeout,
+        Some(fault) => fault.into(),
         None if error.is_parse() => Failure::BadResponse(Some(error)),
         None => Failure::Closed(error),
     }

@@ -6,6 +6,8 @@ use std::io;
 use http::StatusCode;
 use metrics::{counter, describe_counter};
 
+use crate::service::proxy::upload::Fault;
+
 /// Why a request was refused before the upstream heard of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -54,6 +56,16 @@ pub(super) enum Failure {
     BadResponse(Option<hyper::Error>),
     /// There was no head in time.
     ResponseTimeout,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::TooLarge => Self::BodyTooLarge,
+            Fault::Broken => Self::BodyBroken,
+            Fault::Stalled => Self::BodyTimeout,
+        }
+    }
 }
 
 impl Failure {

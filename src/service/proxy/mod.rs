@@ -32,7 +32,7 @@ use crate::service::proxy::exchange::{Outgoing, Patience, exchange};
 use crate::service::proxy::failure::{Failure, Refusal};
 use crate::service::proxy::pool::Pool;
 use crate::service::proxy::request::check;
-use crate::service::proxy::upload::{Fault, Upload};
+use crate::service::proxy::upload::Upload;
 
 pub use answer::ProxyBody;
 pub use upstream::{BadUpstream, Upstream};
@@ -58,8 +58,11 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Proxy {
-    upstream: Arc<Upstream>,
+pub struct Proxy(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    upstream: Upstream,
     pool: Arc<Pool>,
     patience: Patience,
     max_body: u64,
@@ -82,7 +85,7 @@ impl Limits {
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proxy").field("upstream", &self.upstream).finish_non_exhaustive()
+        f.debug_struct("Proxy").field("upstream", &self.0.upstream).finish_non_exhaustive()
     }
 }
 
@@ -92,8 +95,8 @@ impl Proxy {
         let limits =
             Limits { connections: 1024, queue: 1024, idle_timeout: Duration::from_secs(4) };
         Failure::begin_counting();
-        Self {
-            upstream: Arc::new(upstream),
+        Self(Arc::new(Inner {
+            upstream,
             pool: limits.pool(),
             patience: Patience {
                 connect: Duration::from_secs(5),
@@ -102,84 +105,73 @@ impl Proxy {
             },
             max_body: super::MAX_BODY,
             limits,
-        }
+        }))
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Inner)) -> Self {
+        set(Arc::make_mut(&mut self.0));
+        self
     }
 
     /// How long it may take to connect to the application. 5 s. A connection that is refused is
     /// tried again for two seconds within it, for an application that is being started anew.
     #[must_use]
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.patience.connect = limit;
-        self
+    pub fn connect_timeout(self, limit: Duration) -> Self {
+        self.with(|proxy| proxy.patience.connect = limit)
     }
 
     /// How long it may take until the head of the application's answer is there, from the request
     /// or from the last piece of its body. 29 s, as API Gateway has it.
     #[must_use]
-    pub fn timeout(mut self, limit: Duration) -> Self {
-        self.patience.answer = limit;
-        self
+    pub fn timeout(self, limit: Duration) -> Self {
+        self.with(|proxy| proxy.patience.answer = limit)
     }
 
     /// How long nothing may come of a request's body. 30 s.
     #[must_use]
-    pub fn body_timeout(mut self, limit: Duration) -> Self {
-        self.patience.body = limit;
-        self
+    pub fn body_timeout(self, limit: Duration) -> Self {
+        self.with(|proxy| proxy.patience.body = limit)
     }
 
     /// How many bytes the body of a request may have. 10 MiB, as API Gateway has it.
     #[must_use]
-    pub fn max_body(mut self, bytes: u64) -> Self {
-        self.max_body = bytes;
-        self
+    pub fn max_body(self, bytes: u64) -> Self {
+        self.with(|proxy| proxy.max_body = bytes)
     }
 
     /// For how long an idle connection to the application is kept. 4 s: shorter than applications
     /// keep it, which is 5 s for Node.js, or a request meets a connection that just ends.
     #[must_use]
-    pub fn idle_timeout(mut self, limit: Duration) -> Self {
-        self.limits.idle_timeout = limit;
-        self.pool = self.limits.pool();
-        self
+    pub fn idle_timeout(self, limit: Duration) -> Self {
+        self.with_limits(|limits| limits.idle_timeout = limit)
     }
 
     /// How many connections to the application there may be, one for each request in progress.
     /// 1024.
     #[must_use]
-    pub fn max_connections(mut self, most: usize) -> Self {
-        self.limits.connections = most;
-        self.pool = self.limits.pool();
-        self
+    pub fn max_connections(self, most: usize) -> Self {
+        self.with_limits(|limits| limits.connections = most)
     }
 
     /// How many requests may wait for a connection once there are so many. 1024.
     #[must_use]
-    pub fn queue(mut self, most: usize) -> Self {
-        self.limits.queue = most;
-        self.pool = self.limits.pool();
-        self
+    pub fn queue(self, most: usize) -> Self {
+        self.with_limits(|limits| limits.queue = most)
     }
 
-    async fn answer<B>(self, request: Request<B>) -> Response<ProxyBody>
-    where
-        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
-        let (head, body) = request.into_parts();
-        let (upload, fits) = Upload::new(body, self.max_body, self.patience.body);
-        let passed = match fits {
-            Ok(()) => self.pass(&head, upload.clone()).await,
-            Err(Fault::TooLarge) => Err(Failure::BodyTooLarge),
-            Err(Fault::Broken) => Err(Failure::BodyBroken),
-            Err(Fault::Stalled) => Err(Failure::BodyTimeout),
-        };
-        passed.unwrap_or_else(|failure| report(&failure, &head, upload))
+    fn with_limits(self, set: impl FnOnce(&mut Limits)) -> Self {
+        self.with(|proxy| {
+            set(&mut proxy.limits);
+            proxy.pool = proxy.limits.pool();
+        })
     }
+}
 
+impl Inner {
     async fn pass(
         &self,
         head: &head::Parts,
-        upload: Upload,
+        upload: &Upload,
     ) -> Result<Response<ProxyBody>, Failure> {
         let began = Instant::now();
         let target = check(head).map_err(Failure::Refused)?;
@@ -187,11 +179,10 @@ impl Proxy {
         let outgoing = Outgoing { head, target, client, upload };
         let slot = self.pool.enter(began + self.patience.answer).await?;
         let answer = exchange(&self.upstream, &slot, &outgoing, self.patience, began).await?;
-        let is_over = outgoing.upload.is_over();
-        let mut response = answer::relay(answer, slot, outgoing.upload);
+        let mut response = answer::relay(answer, slot, upload.clone());
         // A connection of HTTP/1 on which a request has not been read to its end is of no further
         // use, and the client has to hear of it: its next request would be lost.
-        if !is_over {
+        if !upload.is_over() {
             problem::close(&mut response, head.version);
         }
         Ok(response)
@@ -236,8 +227,16 @@ where
     type Future = ProxyFuture;
 
     fn call(&self, request: Request<B>) -> ProxyFuture {
-        let proxy = self.clone();
-        Box::pin(async move { Ok(proxy.answer(request).await) })
+        let (head, body) = request.into_parts();
+        let (upload, fits) = Upload::new(body, self.0.max_body, self.0.patience.body);
+        let proxy = Arc::clone(&self.0);
+        Box::pin(async move {
+            let passed = match fits {
+                Ok(()) => proxy.pass(&head, &upload).await,
+                Err(fault) => Err(fault.into()),
+            };
+            Ok(passed.unwrap_or_else(|failure| report(&failure, &head, upload)))
+        })
     }
 }
 
