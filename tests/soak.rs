@@ -13,6 +13,9 @@
     reason = "this is a test, with a main function of its own"
 )]
 
+#[allow(dead_code, reason = "the tests of the operator's port use the rest")]
+#[path = "admin/site.rs"]
+mod site;
 mod support;
 
 use std::fs;
@@ -21,13 +24,15 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::HandshakeKind;
+use site::{Files, Site};
 use support::h2::{END_HEADERS, H2, HEADERS, POST, frame};
 use support::pki::{Credential, PKI};
-use support::tls::{Client, Connector, put, request};
-use support::{Portcullis, flags, wait_for};
+use support::tls::{Client, Connector, request};
+use support::wait_for;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -37,6 +42,9 @@ const EACH: usize = 4;
 
 /// How long the process may take to be at rest.
 const REST: Duration = Duration::from_secs(30);
+
+/// Between two looks: each costs it a connection of the operator's.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What happened so far.
 #[derive(Default)]
@@ -85,25 +93,29 @@ fn connector(credential: &Credential) -> Connector {
     Connector::new(Some(&client), &rustls::version::TLS13)
 }
 
-/// What the process holds: resident memory in KiB, descriptors, threads.
+/// What the process holds: resident memory in KiB, descriptors, threads, tasks of its runtime.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     memory: usize,
     descriptors: usize,
     threads: usize,
+    tasks: usize,
 }
 
 impl Held {
-    fn now(server: &Portcullis) -> Self {
-        let status = fs::read_to_string(server.proc("status")).unwrap();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "there are few")]
+    fn now(site: &Site) -> Self {
+        let tasks = site.metric("portcullis_tasks").unwrap() as usize;
+        let status = fs::read_to_string(site.server.proc("status")).unwrap();
         let figure = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim().trim_end_matches(" kB").parse().unwrap()
         };
         Self {
             memory: figure("VmRSS:"),
-            descriptors: fs::read_dir(server.proc("fd")).unwrap().count(),
+            descriptors: fs::read_dir(site.server.proc("fd")).unwrap().count(),
             threads: figure("Threads:"),
+            tasks,
         }
     }
 }
@@ -119,32 +131,21 @@ fn main() -> ExitCode {
         eprintln!("usage: cargo test --release --test soak -- [--seconds N]");
         return ExitCode::from(2);
     };
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name).into_os_string().into_string().unwrap();
-    fs::create_dir(path("trust")).unwrap();
-    fs::write(path("server.pem"), &PKI.server.cert).unwrap();
-    fs::write(path("server.key"), &PKI.server.key).unwrap();
-    fs::write(path("trust/a.pem"), &PKI.a.cert).unwrap();
-    let server = Portcullis::serve(flags(dir.path()));
+    let site = Files::new().serve(&[]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let is_good = soak(&runtime, &server, &path("trust"), Duration::from_secs(seconds));
+    let is_good = soak(&runtime, &site, Duration::from_secs(seconds));
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Loads the server for a third of the time, has it rest, and does so again, and again: in the first
 /// third it makes what it makes once, and what the second has not left behind, the last must not.
-fn soak(
-    runtime: &tokio::runtime::Runtime,
-    server: &Portcullis,
-    trust: &str,
-    time: Duration,
-) -> bool {
+fn soak(runtime: &tokio::runtime::Runtime, site: &Site, time: Duration) -> bool {
     let counts = Arc::new(Counts::default());
-    let start = Held::now(server);
+    let start = Held::now(site);
     println!("at start: {start:?}");
     let third = |most: Held| {
-        runtime.block_on(load(&counts, server.addr(), trust, time / 3));
-        rest(server, most)
+        runtime.block_on(load(&counts, site, time / 3));
+        rest(site, most)
     };
     let first = third(start);
     println!("after a third of the time: {first:?}");
@@ -173,26 +174,30 @@ fn soak(
         && figure(&counts.refusals) > 0
         && after.descriptors <= before.descriptors
         && after.threads <= before.threads
+        && after.tasks <= before.tasks
         && after.memory * 100 <= before.memory * 105
 }
 
-/// Waits until there are no more descriptors and threads than these, and memory has come to rest.
+/// Waits until there are no more descriptors, threads and tasks than these, and memory has come to rest.
 /// (A thread that has read files waits for ten seconds for more to read.)
-fn rest(server: &Portcullis, most: Held) -> Held {
-    let (mut least, mut since) = (Held::now(server), Instant::now());
+fn rest(site: &Site, most: Held) -> Held {
+    let (mut least, mut since) = (Held::now(site), Instant::now());
     wait_for(REST, || {
-        let now = Held::now(server);
+        thread::sleep(LOOK);
+        let now = Held::now(site);
         if now.memory < least.memory || now.descriptors < least.descriptors {
             (least, since) = (now, Instant::now());
         }
         now.descriptors <= most.descriptors
             && now.threads <= most.threads
+            && now.tasks <= most.tasks
             && since.elapsed() >= Duration::from_secs(4)
     });
-    Held::now(server)
+    Held::now(site)
 }
 
-async fn load(counts: &Arc<Counts>, address: SocketAddr, trust: &str, time: Duration) {
+async fn load(counts: &Arc<Counts>, site: &Site, time: Duration) {
+    let address = site.server.addr();
     counts.is_over.store(false, Ordering::Relaxed);
     let mut clients = JoinSet::new();
     for _ in 0..EACH {
@@ -207,11 +212,9 @@ async fn load(counts: &Arc<Counts>, address: SocketAddr, trust: &str, time: Dura
     let mut second = interval(Duration::from_secs(1));
     while Instant::now() < end {
         second.tick().await;
-        let present = std::path::Path::new(trust).join("b.pem");
-        if present.exists() {
-            fs::remove_file(present).unwrap();
-        } else {
-            put(trust.as_ref(), "b.pem", &PKI.b.cert);
+        match site.files.path("trust/b.pem").exists() {
+            true => site.files.distrust("b.pem"),
+            false => site.files.trust("b.pem", &PKI.b.cert),
         }
         Counts::add(&counts.rotations);
     }

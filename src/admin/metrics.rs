@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use ::metrics::{set_global_recorder, with_local_recorder};
+use ::metrics::{describe_gauge, gauge, set_global_recorder, with_local_recorder};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
@@ -57,10 +57,21 @@ impl Metrics {
         // A recorder keeps a series for ever. This one lives for one answer, so that the series of
         // a certificate go when the certificate does, and no alert can be about one that is out.
         let of_this_moment = PrometheusBuilder::new().build_recorder();
-        with_local_recorder(&of_this_moment, || server.report_certificates());
+        with_local_recorder(&of_this_moment, || {
+            server.report_certificates();
+            report_tasks();
+        });
         text.push_str(&of_this_moment.handle().render());
         text
     }
+}
+
+/// A task that is left behind shows in nothing else.
+fn report_tasks() {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    describe_gauge!("portcullis_tasks", "Tasks of the runtime that have not ended.");
+    let tasks = u32::try_from(runtime.metrics().num_alive_tasks()).unwrap_or(u32::MAX);
+    gauge!("portcullis_tasks").set(tasks);
 }
 
 fn recorder() -> Result<PrometheusRecorder, BuildError> {

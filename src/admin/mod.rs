@@ -31,6 +31,7 @@
 //! | `load_failed`, `reload_failed` | error | a file is faulty, at start or later; said once | `file`, `line`, `problem`, `remedy` |
 //! | `file_warning` | warn | a file is odd, or everybody can read the server's key; said once | `file`, `line`, `problem`, `remedy` |
 //! | `fault_mended` | info | a fault is gone | `file`, `line`, `problem` |
+//! | `reload_ended` | error | what reads the files has ended by a fault of its own: nothing is taken up any more | `error`, `remedy` |
 //! | `watch_unavailable` | warn | the file system tells of no change; it is polled | `error`, `poll_interval`, `remedy` |
 //! | `reloaded` | info | what SIGHUP asked for is done | `generation` |
 //! | `chain_ended` | info | a chain that was let in has ended, and its sessions with it | `generation`, `connections_ended` |
@@ -47,6 +48,7 @@
 //! | `not_sandboxed` | warn, info for `--no-sandbox` | it has given up none | `why`, `remedy` |
 //! | `core_dumps_possible` | warn | a core dump would hold the memory, with the keys in it | `error`, `remedy` |
 //! | `notify_failed` | warn | the service manager could not be told how far the server is | `error`, `remedy` |
+//! | `status_failed` | error | `/status` could not be written | `error` |
 //! | `draining` | info | a stop begins | `connections`, `shutdown_delay`, `drain_timeout` |
 //! | `still_running` | warn | connections outlive the stop | `connections` |
 //! | `stopped` | info | the last line | `connections_cut` |
@@ -63,7 +65,8 @@
 //! `portcullis_server_certificate_expiration_timestamp_seconds`, `portcullis_trust_generation`,
 //! `portcullis_reload_last_successful`, `portcullis_reload_last_success_timestamp_seconds`,
 //! `portcullis_reloads_total{result}` (`success`, `failure`) and `portcullis_trust_files_failed`.
-//! The library keeps them current through the [`metrics`](::metrics) facade, whatever recorder there is.
+//! `portcullis_tasks` is the binary's own, of its runtime; the library keeps the others current
+//! through the [`metrics`](::metrics) facade, whatever recorder there is.
 //!
 //! Whoever comes to a bound is counted:
 //!

@@ -138,7 +138,11 @@ where
     // One that was let in while the drain had begun gets the one answer that it came for.
     phase.mark_unchanged();
     let ended = match is_h2 {
-        true => serve_h2(&mut io, service, &shared, &mut phase, limits).await,
+        true => {
+            let gate = Gate::new(service, Arc::clone(&shared));
+            let mut connection = Box::pin(h2(limits).serve_connection(&mut io, gate));
+            drive(connection.as_mut(), &shared, &mut phase, limits, None).await
+        }
         false => serve_h1(&mut io, service, &shared, &mut phase, limits).await,
     };
     let reason = ended.as_str(&shared);
@@ -159,18 +163,7 @@ where
 
 type Io = TokioIo<Noted<Tls>>;
 
-async fn serve_h2<S, B>(
-    io: &mut Io,
-    service: Arc<S>,
-    shared: &Arc<Shared>,
-    phase: &mut watch::Receiver<Phase>,
-    limits: &Limits,
-) -> Ended
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static> + Send + Sync,
-    S::Error: Into<BoxError>,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+fn h2(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -178,9 +171,7 @@ where
         .max_concurrent_streams(limits.max_streams)
         .max_pending_accept_reset_streams(limits.max_resets)
         .max_local_error_reset_streams(limits.max_stream_errors);
-    let gate = Gate::new(service, Arc::clone(shared));
-    let mut connection = Box::pin(builder.serve_connection(io, gate));
-    drive(connection.as_mut(), shared, phase, limits, None).await
+    builder
 }
 
 /// What hyper keeps of a connection is several times what TLS does. One that is idle does without,
