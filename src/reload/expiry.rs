@@ -8,7 +8,7 @@ use rustls::pki_types::UnixTime;
 use tracing::warn;
 
 use crate::reload::generation::Generation;
-use crate::trust::{Fingerprint, Role, Summary, rfc3339};
+use crate::trust::{Fingerprint, Loaded, Role, Summary, rfc3339};
 
 const DAY: u64 = 24 * 60 * 60;
 /// From then on before its end a certificate is said to be expiring.
@@ -34,17 +34,14 @@ impl Warnings {
     pub(super) fn say(&mut self, generation: &Generation, file: &Path, now: UnixTime) {
         let certificates = generation.store.certificates();
         let server = generation.identity.summary.fingerprint;
-        let known: HashSet<_> =
-            certificates.iter().map(|loaded| loaded.certificate.summary().fingerprint).collect();
-        self.0.retain(|fingerprint, _| *fingerprint == server || known.contains(fingerprint));
+        if !self.0.is_empty() {
+            let fingerprint = |loaded: &Loaded| loaded.certificate.summary().fingerprint;
+            let known: HashSet<_> = certificates.iter().map(fingerprint).chain([server]).collect();
+            self.0.retain(|fingerprint, _| known.contains(fingerprint));
+        }
         let latest =
             [Role::Pin, Role::Anchor].map(|role| (role, generation.store.latest_end(role)));
         let latest = HashMap::from(latest);
-        let stays: HashSet<_> =
-            certificates.iter().map(|loaded| loaded.certificate.summary().fingerprint).collect();
-        self.0.retain(|fingerprint, _| {
-            stays.contains(fingerprint) || *fingerprint == generation.identity.summary.fingerprint
-        });
         for loaded in certificates {
             let summary = loaded.certificate.summary();
             // The one that ends last has nothing loaded that could take its place.

@@ -14,7 +14,7 @@ use crate::reload::generation::{Generation, Recipe};
 use crate::reload::identity::{IdentityFiles, ServerIdentity};
 use crate::reload::judge::judge;
 use crate::reload::watch::BeingWritten;
-use crate::trust::{Role, TrustStore, rfc3339};
+use crate::trust::{Loaded, Role, TrustStore, rfc3339};
 
 /// Which files say who the server is and whom it trusts.
 #[derive(Clone, Debug, Default)]
@@ -80,8 +80,13 @@ impl Loader {
 
     /// The store of what is loaded now. `before` is the one that it takes the place of.
     pub(super) fn store(&self, before: Option<&TrustStore>) -> TrustStore {
-        let loaded = self.sources.iter().flat_map(Source::loaded);
-        TrustStore::new(before, loaded, self.recipe.provider.signature_verification_algorithms)
+        let algorithms = self.recipe.provider.signature_verification_algorithms;
+        TrustStore::new(before, self.loaded(), algorithms)
+    }
+
+    /// What is loaded now, in the order of the files.
+    pub(super) fn loaded(&self) -> impl Iterator<Item = Loaded> {
+        self.sources.iter().flat_map(Source::loaded)
     }
 
     /// The file of the server's certificate.
@@ -116,16 +121,17 @@ impl Loader {
                 findings.push(Finding::warning(&self.identity.certificate, problem, CHECK_CLOCK));
             }
         }
-        for loaded in self.sources.iter().flat_map(Source::loaded) {
+        for loaded in self.loaded() {
             let summary = loaded.certificate.summary();
-            let name = format!("certificate {}", summary.fingerprint);
+            let name = || format!("certificate {}", summary.fingerprint);
             if now >= summary.validity.not_after {
-                let problem = format!("{name} ended at {}", rfc3339(summary.validity.not_after));
+                let end = rfc3339(summary.validity.not_after);
+                let problem = format!("{} ended at {end}", name());
                 let remedy = "remove it, or put its successor beside it";
                 findings.push(Finding::warning(&loaded.file, problem, remedy));
             } else if now < summary.validity.not_before {
                 let begin = rfc3339(summary.validity.not_before);
-                let problem = format!("{name} is not yet valid, until {begin}");
+                let problem = format!("{} is not yet valid, until {begin}", name());
                 findings.push(Finding::warning(&loaded.file, problem, CHECK_CLOCK));
             }
         }

@@ -211,12 +211,19 @@ impl Reload {
     fn publish_changes(&mut self) -> bool {
         let now = clock::unix_time(self.loader.recipe.clock.as_ref());
         let before = self.current.newest();
-        let store = self.loader.store(Some(&before.store));
         let identity = self.loader.identity().unwrap_or(&before.identity);
         let new_identity = !Arc::ptr_eq(identity, &before.identity);
-        let change = Change::between(&before, &store, now);
         // A chain that ends is in no store; its sessions must not be resumed all the same.
         let chain_ended = self.current.first_chain_end().is_some_and(|end| end <= now.as_secs());
+        // Most looks find nothing new, and a store of ten thousand takes its time to make.
+        let is_as_before = before.store.consists_of(self.loader.loaded())
+            && generation::active(&before.store, now) == before.active;
+        if is_as_before && !new_identity && !chain_ended {
+            self.unfit = None;
+            return false;
+        }
+        let store = self.loader.store(Some(&before.store));
+        let change = Change::between(&before, &store, now);
         if change.is_nothing() && !new_identity && !chain_ended {
             self.unfit = None;
             return false;

@@ -131,6 +131,19 @@ impl TrustStore {
         store
     }
 
+    /// Whether these are its certificates, one by one, as they were when it was made. Of the same
+    /// ones, read again, it does not know that.
+    pub(crate) fn consists_of(&self, mut loaded: impl Iterator<Item = Loaded>) -> bool {
+        let is_same = |own: &Loaded, other: &Loaded| {
+            Arc::ptr_eq(&own.certificate, &other.certificate)
+                && own.role == other.role
+                && own.file.as_os_str() == other.file.as_os_str()
+        };
+        let mut own = self.certificates.iter();
+        loaded.all(|other| own.next().is_some_and(|own| is_same(own, &other)))
+            && own.next().is_none()
+    }
+
     /// Every trusted certificate, once in each role, in the order of the files.
     pub(crate) fn certificates(&self) -> &[Loaded] {
         &self.certificates
