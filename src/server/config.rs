@@ -162,7 +162,7 @@ impl Config {
     /// How many handshakes compute before all else that is ready has its turn again; the others
     /// wait. No more cores than that compute handshakes. 4 for each core of the machine.
     pub fn handshakes_at_once(mut self, most: usize) -> Self {
-        self.limits.handshakes_at_once = most.min(Semaphore::MAX_PERMITS);
+        self.limits.handshakes_at_once = most.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
