@@ -32,14 +32,13 @@ impl Turns {
     ) -> F::Output {
         loop {
             {
-                let permit = self.at_once.try_acquire();
-                if permit.is_err() {
-                    self.meters.handshake_delayed();
-                }
-                // It fails only if the semaphore is closed, which this one never is.
-                let _permit = match permit {
-                    Ok(permit) => Ok(permit),
-                    Err(_) => self.at_once.acquire().await,
+                let _turn = match self.at_once.try_acquire() {
+                    Ok(turn) => Ok(turn),
+                    Err(_) => {
+                        self.meters.handshake_delayed();
+                        // It fails only if the semaphore is closed, which this one never is.
+                        self.at_once.acquire().await
+                    }
                 };
                 yield_now().await;
                 let poll =
