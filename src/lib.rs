@@ -41,7 +41,8 @@
 //! 2. Behind a load balancer, `server/proxy_header.rs` reads whose connection it is, if it comes
 //!    from where the load balancer is: that client is the peer from here on.
 //!    `server/handshake.rs` waits for its first octet. Plain HTTP is answered `400`. Then it takes
-//!    the newest generation and shakes hands; one deadline covers all of this.
+//!    the newest generation and shakes hands, in turns that leave requests theirs
+//!    (`server/turns.rs`); one deadline covers all of this.
 //! 3. `trust/verifier.rs` asks `trust/store.rs`, which looks the certificate up by its octets (or
 //!    verifies its chain, if CAs are trusted too), and checks the signature with the key that was
 //!    parsed when the file was. A refusal leaves its reason and what was presented with the
@@ -123,7 +124,7 @@
 //! | who | what stops them | the test |
 //! |---|---|---|
 //! | connect and say nothing, or half of a ClientHello | a pool of their own, the oldest put out first; one deadline for all of the handshake | `tests/binary.rs` `those_who_say_nothing_keep_nobody_out`, `a_handshake_has_a_deadline_and_who_leaves_without_a_word_is_no_refusal`; `tests/fire/strangers.rs` `silent_connections`, `halves_of_a_client_hello`, `a_client_hello_in_pieces` |
-//! | have us compute | only some handshakes are computed before requests have their turn (`--handshakes-at-once`) | `src/server/turns.rs`, `tests/fire/strangers.rs` `a_flood_of_strangers` |
+//! | have us compute | only some handshakes are computed before requests have their turn (`--handshakes-at-once`) | `src/server/turns.rs` `a_request_waits_for_none_of_the_handshakes_that_have_come_before_it`; `tests/admin/bounds.rs` `handshakes_at_once`; `tests/fire/strangers.rs` `a_flood_of_strangers` |
 //! | take all descriptors | those who have not proved who they are give way | `tests/admin/bounds.rs` `descriptors`; `tests/fire/machine.rs` `more_silent_connections_than_descriptors`, `no_descriptors_left` |
 //! | speak plain HTTP, or garbage | eight octets are looked at; `400`, or nothing | `tests/binary.rs` `garbage_and_plain_http_are_told_apart`; `tests/fire/strangers.rs` `garbage_and_plain_http` |
 //! | fill the log | ten refusals a second are said, the rest is summed up; a log that nobody reads holds nobody up | `tests/admin/logs.rs` `a_flood_of_refusals_is_summed_up_and_none_is_lost`; `src/log.rs` `what_nobody_reads_is_lost_and_counted_and_holds_nobody_up` |

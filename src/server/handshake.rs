@@ -81,6 +81,7 @@ pub(super) async fn shake(
     let acceptor = TlsAcceptor::from(current.newest().tls.clone());
     let mut accept = acceptor.accept(Held::new(socket)).into_fallible();
     let mut verdict = None;
+    // The verifier runs within a poll, and leaves its verdict with the thread.
     let accepted = turns.take(&mut accept, || verdict = take_refused().or(verdict.take()));
     let (error, socket) = match timeout_at(deadline, accepted).await {
         Ok(Ok(mut stream)) => {
