@@ -28,8 +28,7 @@ impl Held {
         Self { socket, held: Vec::new(), is_holding: true }
     }
 
-    /// From here on what is held goes with the next write, at a flush, or when the peer is waited
-    /// for.
+    /// From here on what is held goes with the next write or at a flush, which is not held back.
     pub(super) fn release(&mut self) {
         self.is_holding = false;
     }
@@ -59,7 +58,9 @@ impl AsyncRead for Held {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.socket).poll_read(context, buffer);
+        // After that somebody flushes, and hyper looks for more before it writes an answer.
         if poll.is_pending()
+            && self.is_holding
             && !self.held.is_empty()
             && let Poll::Ready(Err(error)) = self.poll_send(context)
         {
