@@ -4,21 +4,19 @@
 //! Whoever logs never waits for who reads: lines are gathered in memory, a bounded amount of it,
 //! and written many at a time. What comes while there is no room is lost, and counted.
 
+mod lines;
+
 use std::cell::Cell;
-use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use rustls::pki_types::UnixTime;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
 
-use crate::trust::rfc3339;
+pub use lines::Lines;
 
 /// So much may wait to be written.
 const ROOM: usize = 4 << 20;
@@ -127,302 +125,40 @@ impl Drop for LogGuard {
     }
 }
 
-impl io::Write for &LogWriter {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Writes each event as a line.
+#[derive(Clone, Debug)]
+pub struct LogLayer {
+    writer: LogWriter,
+    lines: Lines,
 }
 
-impl<'a> MakeWriter<'a> for LogWriter {
-    type Writer = &'a Self;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        self
+impl LogLayer {
+    /// Writes lines of this kind.
+    pub fn new(lines: Lines, writer: LogWriter) -> Self {
+        Self { writer, lines }
     }
 }
-
-/// How a line is written.
-#[derive(Clone, Copy, Debug)]
-pub enum Lines {
-    /// For people, with colours or without.
-    Text {
-        /// Whether it is a terminal that shows them.
-        colours: bool,
-    },
-    /// A JSON object.
-    Json,
-}
-
-impl<S, N> FormatEvent<S, N> for Lines
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _context: &FmtContext<'_, S, N>,
-        mut out: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        match self {
-            Self::Json => json(&mut out, event),
-            Self::Text { colours } => text(&mut out, event, *colours),
-        }
-    }
-}
-
-/// A second as RFC 3339 has it, without what comes after the second.
-#[derive(Clone, Copy)]
-struct Second(u64, [u8; 19]);
 
 thread_local! {
-    /// The last second in which this thread has logged: most lines come in the same.
-    static SECOND: Cell<Second> = const { Cell::new(Second(0, *b"1970-01-01T00:00:00")) };
+    /// The memory of the last line of this thread, for the next.
+    static LINE: Cell<String> = const { Cell::new(String::new()) };
 }
 
-/// The time now as RFC 3339 has it, in UTC, to the microsecond.
-fn push_now(line: &mut String) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut second = SECOND.get();
-    if second.0 != now.as_secs() {
-        let text = rfc3339(UnixTime::since_unix_epoch(now));
-        if let Some(text) = text.as_bytes().first_chunk() {
-            second = Second(now.as_secs(), *text);
-            SECOND.set(second);
+impl<S: Subscriber> Layer<S> for LogLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        // Where the thread is about to end, it is gone.
+        let mut line = LINE.try_with(Cell::take).unwrap_or_default();
+        line.clear();
+        // It fails only where a value that is shown says so: there is no line to write then.
+        if self.lines.write(&mut line, event).is_ok() {
+            self.writer.0.push(line.as_bytes());
         }
-    }
-    line.push_str(std::str::from_utf8(&second.1).unwrap_or_default());
-    line.push('.');
-    line.push_str(six_digits(&mut [0; 6], now.subsec_micros()));
-    line.push('Z');
-}
-
-fn six_digits(digits: &mut [u8; 6], mut number: u32) -> &str {
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-    }
-    std::str::from_utf8(digits).unwrap_or_default()
-}
-
-/// A number as [`fmt::Display`] has it. Most are times in microseconds, for which that takes longer
-/// than all else of a line.
-fn push_number(line: &mut String, value: f64) -> fmt::Result {
-    let micros = (value * 1e6).round();
-    if !(0.0..1e15).contains(&micros) || micros / 1e6 != value {
-        return write!(line, "{value}");
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it is in the range"
-    )]
-    let micros = micros as u64;
-    write!(line, "{}", micros / 1_000_000)?;
-    let below = u32::try_from(micros % 1_000_000).unwrap_or_default();
-    if below > 0 {
-        line.push('.');
-        line.push_str(six_digits(&mut [0; 6], below).trim_end_matches('0'));
-    }
-    Ok(())
-}
-
-/// As long as most lines are, and longer.
-const LINE: usize = 512;
-
-fn json(out: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
-    let metadata = event.metadata();
-    // Of its own: what is pushed to a known type costs a fraction of what is written to any.
-    let mut line = String::with_capacity(LINE);
-    line.push_str("{\"timestamp\":\"");
-    push_now(&mut line);
-    line.push_str("\",\"level\":\"");
-    line.push_str(metadata.level().as_str());
-    line.push_str("\",\"target\":\"");
-    Escaped(&mut line).write_str(metadata.target())?;
-    line.push('"');
-    let mut fields = JsonFields { line: &mut line, result: Ok(()) };
-    event.record(&mut fields);
-    fields.result?;
-    line.push_str("}\n");
-    out.write_str(&line)
-}
-
-/// Writes each field as a member of an object.
-struct JsonFields<'a> {
-    line: &'a mut String,
-    result: fmt::Result,
-}
-
-impl JsonFields<'_> {
-    fn member(&mut self, field: &Field, value: impl FnOnce(&mut String) -> fmt::Result) {
-        if self.result.is_ok() {
-            self.line.push_str(",\"");
-            self.line.push_str(field.name());
-            self.line.push_str("\":");
-            self.result = value(self.line);
-        }
-    }
-
-    fn text(&mut self, field: &Field, value: impl FnOnce(&mut Escaped<'_>) -> fmt::Result) {
-        self.member(field, |line| {
-            line.push('"');
-            value(&mut Escaped(line))?;
-            line.push('"');
-            Ok(())
-        });
-    }
-}
-
-impl Visit for JsonFields<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, |out| out.write_str(value));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field, |out| write!(out, "{value:?}"));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field, |line| write!(line, "{value}"));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field, |line| write!(line, "{value}"));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.member(field, |line| match value.is_finite() {
-            true => push_number(line, value),
-            false => line.write_str("null"),
-        });
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(field, |line| write!(line, "{value}"));
-    }
-}
-
-/// Escapes what is written through it, as a JSON string has it.
-struct Escaped<'a>(&'a mut String);
-
-impl fmt::Write for Escaped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Nearly everything; told from the rest without a branch for each octet.
-        let is_plain = |octet: u8| octet >= 0x20 && !matches!(octet, b'"' | b'\\' | 0x7f);
-        if text.bytes().fold(true, |plain, octet| plain & is_plain(octet)) {
-            self.0.push_str(text);
-            return Ok(());
-        }
-        for character in text.chars() {
-            match character {
-                '"' | '\\' => self.0.extend(['\\', character]),
-                '\n' => self.0.push_str("\\n"),
-                _ if character.is_ascii_control() => {
-                    write!(self.0, "\\u{:04x}", u32::from(character))?;
-                }
-                _ => self.0.push(character),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn text(out: &mut Writer<'_>, event: &Event<'_>, colours: bool) -> fmt::Result {
-    let metadata = event.metadata();
-    let (dim, bold, off) = if colours { ("\x1b[2m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-    let colour = match *metadata.level() {
-        _ if !colours => "",
-        Level::ERROR => "\x1b[31m",
-        Level::WARN => "\x1b[33m",
-        Level::INFO => "\x1b[32m",
-        _ => "\x1b[34m",
-    };
-    let mut now = String::new();
-    push_now(&mut now);
-    write!(out, "{dim}{now}{off} {colour}{:>5}{off} ", metadata.level().as_str())?;
-    // The name of the event comes first, whatever the order of the fields.
-    let mut name = Name { out, bold, off, result: Ok(()) };
-    event.record(&mut name);
-    name.result?;
-    let mut fields = TextFields { out, dim, off, result: Ok(()) };
-    event.record(&mut fields);
-    fields.result?;
-    writeln!(out, " {dim}{}{off}", metadata.target())
-}
-
-struct Name<'a, 'b> {
-    out: &'a mut Writer<'b>,
-    bold: &'static str,
-    off: &'static str,
-    result: fmt::Result,
-}
-
-impl Visit for Name<'_, '_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.result = write!(self.out, "{}{value:?}{}", self.bold, self.off);
-        }
-    }
-
-    fn record_str(&mut self, _: &Field, _: &str) {}
-}
-
-struct TextFields<'a, 'b> {
-    out: &'a mut Writer<'b>,
-    dim: &'static str,
-    off: &'static str,
-    result: fmt::Result,
-}
-
-impl TextFields<'_, '_> {
-    fn field(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        if self.result.is_ok() && field.name() != "message" {
-            let (dim, off) = (self.dim, self.off);
-            self.result = write!(self.out, " {dim}{}={off}{value}", field.name());
-        }
-    }
-}
-
-impl Visit for TextFields<'_, '_> {
-    /// In quotation marks where it would not read as one word; what does not print is escaped.
-    fn record_str(&mut self, field: &Field, value: &str) {
-        let is_word = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
-        match !value.is_empty() && value.chars().all(is_word) {
-            true => self.field(field, format_args!("{value}")),
-            false => self.field(field, format_args!("{value:?}")),
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.field(field, format_args!("{value}"));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.field(field, format_args!("{value}"));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.field(field, format_args!("{value}"));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.field(field, format_args!("{value}"));
+        let _ = LINE.try_with(|memory| memory.set(line));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
     use std::sync::mpsc;
 
     use tracing::subscriber::with_default;
@@ -447,7 +183,7 @@ mod tests {
     fn written(lines: Lines, log: impl FnOnce()) -> String {
         let (sender, receiver) = mpsc::channel();
         let (writer, guard) = LogWriter::start(Handing(sender)).unwrap();
-        let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer);
+        let layer = LogLayer::new(lines, writer);
         with_default(tracing_subscriber::registry().with(layer), log);
         drop(guard);
         receiver.try_iter().collect()
@@ -468,17 +204,6 @@ mod tests {
         assert_eq!(value["is"], true);
         assert!(value.get("gone").is_none());
         assert_eq!(value["d"], format!("{HOSTILE:?}"));
-    }
-
-    #[test]
-    fn a_number_is_written_as_everywhere_else() {
-        let seen = [0.0, 1e-7, 0.000_001, 0.000_120, 0.1 + 0.2, 1.5, 2.0, 7.000_001, 1e15, 1e20];
-        for value in seen.into_iter().flat_map(|value| [value, -value]) {
-            let mut text = String::new();
-            push_number(&mut text, value).unwrap();
-            assert_eq!(text.parse(), Ok(value));
-            assert_eq!(text.trim_start_matches('-'), value.abs().to_string());
-        }
     }
 
     #[test]
@@ -507,7 +232,7 @@ mod tests {
         let (writer, guard) = LogWriter::start(Stuck(sender)).unwrap();
         let line = [b'x'; 1024];
         for _ in 0..3 * ROOM / line.len() {
-            (&writer).write_all(&line).unwrap();
+            writer.0.push(&line);
         }
         let most = u64::try_from(2 * ROOM / line.len()).unwrap();
         assert!(writer.lost() >= most / 2, "{}", writer.lost());

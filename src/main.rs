@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use portcullis::admin::{Admin, Metrics};
 use portcullis::cli::{Cli, Command, LogFormat, Serve, Switch, Verdict, sandbox, systemd};
-use portcullis::log::{Lines, LogGuard, LogWriter};
+use portcullis::log::{Lines, LogGuard, LogLayer, LogWriter};
 use portcullis::service::ApiId;
 use portcullis::{Config, Handle, StartError};
 use tokio::runtime::Handle as Runtime;
@@ -334,7 +334,7 @@ fn start_log(serve: &Serve) -> io::Result<(LogWriter, LogGuard)> {
         LogFormat::Text => Lines::Text { colours: io::stderr().is_terminal() },
         LogFormat::Json => Lines::Json,
     };
-    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer.clone());
+    let layer = LogLayer::new(lines, writer.clone());
     tracing_subscriber::registry().with(targets).with(layer).init();
     Ok((writer, guard))
 }

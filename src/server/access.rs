@@ -90,7 +90,8 @@ impl Account {
             api_id = text(line.api_id.as_ref()),
             trace_id = text(line.trace_id.as_ref()),
             cut_off = (!line.is_whole).then_some(true),
-            "request"
+            // As text it is cheaper than as what is yet to be formatted.
+            message = "request",
         );
     }
 }

@@ -1,0 +1,291 @@
+//! A line of the log: for people, or as a JSON object.
+
+use std::cell::Cell;
+use std::fmt::{self, Write as _};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::UnixTime;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level};
+
+use crate::trust::rfc3339;
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug)]
+pub enum Lines {
+    /// For people, with colours or without.
+    Text {
+        /// Whether it is a terminal that shows them.
+        colours: bool,
+    },
+    /// A JSON object.
+    Json,
+}
+
+impl Lines {
+    /// Appends the line of an event.
+    pub(super) fn write(self, line: &mut String, event: &Event<'_>) -> fmt::Result {
+        match self {
+            Self::Json => json(line, event),
+            Self::Text { colours } => text(line, event, colours),
+        }
+    }
+}
+
+/// A second as RFC 3339 has it, without what comes after the second.
+#[derive(Clone, Copy)]
+struct Second(u64, [u8; 19]);
+
+thread_local! {
+    /// The last second in which this thread has logged: most lines come in the same.
+    static SECOND: Cell<Second> = const { Cell::new(Second(0, *b"1970-01-01T00:00:00")) };
+}
+
+/// The time now as RFC 3339 has it, in UTC, to the microsecond.
+fn push_now(line: &mut String) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut second = SECOND.get();
+    if second.0 != now.as_secs() {
+        let text = rfc3339(UnixTime::since_unix_epoch(now));
+        if let Some(text) = text.as_bytes().first_chunk() {
+            second = Second(now.as_secs(), *text);
+            SECOND.set(second);
+        }
+    }
+    line.push_str(std::str::from_utf8(&second.1).unwrap_or_default());
+    line.push('.');
+    line.push_str(six_digits(&mut [0; 6], now.subsec_micros()));
+    line.push('Z');
+}
+
+fn six_digits(digits: &mut [u8; 6], mut number: u32) -> &str {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+    }
+    std::str::from_utf8(digits).unwrap_or_default()
+}
+
+/// A number as [`fmt::Display`] has it. Most are times in microseconds, for which that takes longer
+/// than all else of a line.
+fn push_number(line: &mut String, value: f64) -> fmt::Result {
+    let micros = (value * 1e6).round();
+    if !(0.0..1e15).contains(&micros) || micros / 1e6 != value {
+        return write!(line, "{value}");
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is in the range"
+    )]
+    let micros = micros as u64;
+    line.push_str(itoa::Buffer::new().format(micros / 1_000_000));
+    let below = u32::try_from(micros % 1_000_000).unwrap_or_default();
+    if below > 0 {
+        line.push('.');
+        line.push_str(six_digits(&mut [0; 6], below).trim_end_matches('0'));
+    }
+    Ok(())
+}
+
+fn json(line: &mut String, event: &Event<'_>) -> fmt::Result {
+    let metadata = event.metadata();
+    line.push_str("{\"timestamp\":\"");
+    push_now(line);
+    line.push_str("\",\"level\":\"");
+    line.push_str(metadata.level().as_str());
+    line.push_str("\",\"target\":\"");
+    Escaped(line).write_str(metadata.target())?;
+    line.push('"');
+    let mut fields = JsonFields { line, result: Ok(()) };
+    event.record(&mut fields);
+    fields.result?;
+    line.push_str("}\n");
+    Ok(())
+}
+
+/// Writes each field as a member of an object.
+struct JsonFields<'a> {
+    line: &'a mut String,
+    result: fmt::Result,
+}
+
+impl JsonFields<'_> {
+    fn member(&mut self, field: &Field, value: impl FnOnce(&mut String) -> fmt::Result) {
+        if self.result.is_ok() {
+            self.line.push_str(",\"");
+            self.line.push_str(field.name());
+            self.line.push_str("\":");
+            self.result = value(self.line);
+        }
+    }
+
+    fn text(&mut self, field: &Field, value: impl FnOnce(&mut Escaped<'_>) -> fmt::Result) {
+        self.member(field, |line| {
+            line.push('"');
+            value(&mut Escaped(line))?;
+            line.push('"');
+            Ok(())
+        });
+    }
+}
+
+impl Visit for JsonFields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, |out| out.write_str(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field, |out| write!(out, "{value:?}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.member(field, |line| line.write_str(itoa::Buffer::new().format(value)));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.member(field, |line| line.write_str(itoa::Buffer::new().format(value)));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.member(field, |line| match value.is_finite() {
+            true => push_number(line, value),
+            false => line.write_str("null"),
+        });
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.member(field, |line| write!(line, "{value}"));
+    }
+}
+
+/// Escapes what is written through it, as a JSON string has it.
+struct Escaped<'a>(&'a mut String);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // Nearly everything. Without a branch for each octet, many are looked at at once.
+        let is_special =
+            |octet: u8| (octet < 0x20) | (octet == b'"') | (octet == b'\\') | (octet == 0x7f);
+        if text.bytes().fold(0, |any, octet| any | u8::from(is_special(octet))) == 0 {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        for character in text.chars() {
+            match character {
+                '"' | '\\' => self.0.extend(['\\', character]),
+                '\n' => self.0.push_str("\\n"),
+                _ if character.is_ascii_control() => {
+                    write!(self.0, "\\u{:04x}", u32::from(character))?;
+                }
+                _ => self.0.push(character),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn text(line: &mut String, event: &Event<'_>, colours: bool) -> fmt::Result {
+    let metadata = event.metadata();
+    let (dim, bold, off) = if colours { ("\x1b[2m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+    let colour = match *metadata.level() {
+        _ if !colours => "",
+        Level::ERROR => "\x1b[31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
+        _ => "\x1b[34m",
+    };
+    line.push_str(dim);
+    push_now(line);
+    write!(line, "{off} {colour}{:>5}{off} ", metadata.level().as_str())?;
+    // The name of the event comes first, whatever the order of the fields.
+    let mut name = Name { line, bold, off, result: Ok(()) };
+    event.record(&mut name);
+    name.result?;
+    let mut fields = TextFields { line, dim, off, result: Ok(()) };
+    event.record(&mut fields);
+    fields.result?;
+    writeln!(line, " {dim}{}{off}", metadata.target())
+}
+
+struct Name<'a> {
+    line: &'a mut String,
+    bold: &'static str,
+    off: &'static str,
+    result: fmt::Result,
+}
+
+impl Visit for Name<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.result = write!(self.line, "{}{value:?}{}", self.bold, self.off);
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+struct TextFields<'a> {
+    line: &'a mut String,
+    dim: &'static str,
+    off: &'static str,
+    result: fmt::Result,
+}
+
+impl TextFields<'_> {
+    fn field(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        if self.result.is_ok() && field.name() != "message" {
+            let (dim, off) = (self.dim, self.off);
+            self.result = write!(self.line, " {dim}{}={off}{value}", field.name());
+        }
+    }
+}
+
+impl Visit for TextFields<'_> {
+    /// In quotation marks where it would not read as one word; what does not print is escaped.
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let is_word = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
+        match !value.is_empty() && value.chars().all(is_word) {
+            true => self.field(field, format_args!("{value}")),
+            false => self.field(field, format_args!("{value:?}")),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.field(field, format_args!("{value}"));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.field(field, format_args!("{value}"));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.field(field, format_args!("{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.field(field, format_args!("{value}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_written_as_everywhere_else() {
+        let seen = [0.0, 1e-7, 0.000_001, 0.000_120, 0.1 + 0.2, 1.5, 2.0, 7.000_001, 1e15, 1e20];
+        for value in seen.into_iter().flat_map(|value| [value, -value]) {
+            let mut text = String::new();
+            push_number(&mut text, value).unwrap();
+            assert_eq!(text.parse(), Ok(value));
+            assert_eq!(text.trim_start_matches('-'), value.abs().to_string());
+        }
+    }
+}
