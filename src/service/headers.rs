@@ -28,7 +28,7 @@ pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-pro
 /// The API of API Gateway that a request came by, as it says itself.
 pub const API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
 
-/// Meant for one connection and not for the message (RFC 9110 section 7.6.1, and those that were
+/// Of an answer: meant for one connection and not for the message (RFC 9110 section 7.6.1, and those that were
 /// hop-by-hop by name before). `Trailer` is not among them: it says what stands behind the body.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -42,30 +42,60 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Headers by which somebody tells an application who the client is: AWS, Apache, Azure,
-/// Cloudflare, Envoy, HAProxy, nginx, Traefik and RFC 9440. With whatever they go on.
-const IDENTITY: [&str; 13] = [
-    "cf-client-cert",
-    "client-cert",
-    "ssl-client",
-    "x-amzn-mtls-",
-    "x-arr-clientcert",
-    "x-client-cert",
-    "x-client-dn",
-    "x-client-verif",
-    "x-forwarded-client-cert",
-    "x-forwarded-tls-client",
-    "x-mtls-",
-    "x-ssl",
-    "x-tls-",
-];
+/// What is said of a header of a request by its name, folded.
+enum Rule {
+    /// By one of this name, and whatever it goes on with, somebody tells an application who the
+    /// client is: AWS, Apache, Azure, Cloudflare, Envoy, HAProxy, nginx, Traefik and RFC 9440.
+    Identity(&'static str),
+    /// One of this name is meant for one connection, or is made anew, and its former value must not
+    /// reach an application.
+    Ends(&'static str),
+    /// It passes in this one right spelling, and in none that an application may take for it.
+    NoLookalike(&'static str),
+}
 
-/// Headers that a proxy makes itself, whose former values must not reach an application.
-const REPLACED: [&str; 5] =
-    ["content-length", "expect", "forwarded", "x-forwarded-proto", "x-real-ip"];
+/// The rules that a name may fall under. The first and the third character tell nearly all names
+/// apart from all of these.
+fn rules(name: &[u8]) -> &'static [Rule] {
+    use Rule::{Ends, Identity, NoLookalike};
 
-/// Headers that pass in their one right spelling, and in none that an application may take for it.
-const NO_LOOKALIKE: [&str; 2] = ["x-amzn-apigateway-api-id", "x-forwarded-for"];
+    let at = |index| name.get(index).map_or(0, |byte| fold(*byte));
+    match (at(0), at(2)) {
+        (b'c', b'-') => &[Identity("cf-client-cert")],
+        (b'c', b'i') => &[Identity("client-cert")],
+        (b'c', b'n') => &[Ends("connection"), Ends("content-length")],
+        (b'e', b'p') => &[Ends("expect")],
+        (b'f', b'r') => &[Ends("forwarded")],
+        (b'h', b't') => &[Ends("http2-settings")],
+        (b'k', b'e') => &[Ends("keep-alive")],
+        (b'p', b'o') => {
+            &[Ends("proxy-authenticate"), Ends("proxy-authorization"), Ends("proxy-connection")]
+        }
+        (b's', b'l') => &[Identity("ssl-client")],
+        (b't', 0) => &[Ends("te")],
+        (b't', b'a') => &[Ends("transfer-encoding")],
+        (b'u', b'g') => &[Ends("upgrade")],
+        (b'x', b'a') => &[
+            Identity("x-amzn-mtls-"),
+            Identity("x-arr-clientcert"),
+            NoLookalike("x-amzn-apigateway-api-id"),
+        ],
+        (b'x', b'c') => {
+            &[Identity("x-client-cert"), Identity("x-client-dn"), Identity("x-client-verif")]
+        }
+        (b'x', b'f') => &[
+            Identity("x-forwarded-client-cert"),
+            Identity("x-forwarded-tls-client"),
+            Ends("x-forwarded-proto"),
+            NoLookalike("x-forwarded-for"),
+        ],
+        (b'x', b'm') => &[Identity("x-mtls-")],
+        (b'x', b'r') => &[Ends("x-real-ip")],
+        (b'x', b's') => &[Identity("x-ssl")],
+        (b'x', b't') => &[Identity("x-tls-")],
+        _ => &[],
+    }
+}
 
 /// Whether a header could tell an application who the client is, in any spelling that it might fold
 /// together with one that does: CGI, WSGI and what came after them take `X_SSL_Client` for
@@ -79,37 +109,31 @@ const NO_LOOKALIKE: [&str; 2] = ["x-amzn-apigateway-api-id", "x-forwarded-for"];
 /// assert!(!is_identity("x-forwarded-port"));
 /// ```
 pub fn is_identity(name: &str) -> bool {
-    IDENTITY.iter().any(|prefix| begins_folded(name, prefix))
+    let name = name.as_bytes();
+    rules(name).iter().any(|rule| matches!(rule, Rule::Identity(prefix) if begins(name, prefix)))
 }
 
 /// Whether a header of a request ends at a proxy, whatever `Connection` says.
 fn ends_here(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    // Most headers are told apart by their first character.
-    if !matches!(
-        name.as_bytes().first(),
-        Some(b'c' | b'e'..=b'f' | b'h' | b'k' | b'p' | b's'..=b'u' | b'x')
-    ) {
-        return false;
-    }
-    HOP_BY_HOP.iter().chain(&REPLACED).any(|other| is_folded(name, other))
-        || NO_LOOKALIKE.iter().any(|right| name != *right && is_folded(name, right))
-        || is_identity(name)
+    let name = name.as_str().as_bytes();
+    let is = |other: &str| name.len() == other.len() && begins(name, other);
+    rules(name).iter().any(|rule| match rule {
+        Rule::Identity(prefix) => begins(name, prefix),
+        Rule::Ends(other) => is(other),
+        Rule::NoLookalike(right) => name != right.as_bytes() && is(right),
+    })
 }
 
 fn fold(character: u8) -> u8 {
     if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { b'-' }
 }
 
-fn begins_folded(name: &str, prefix: &str) -> bool {
-    // From the end, for nearly all begin with `x-`.
-    let are_alike = |(one, other): (&u8, &u8)| fold(*one) == *other;
-    let beginning = name.as_bytes().get(..prefix.len());
-    beginning.is_some_and(|it| it.iter().rev().zip(prefix.as_bytes().iter().rev()).all(are_alike))
-}
-
-fn is_folded(name: &str, other: &str) -> bool {
-    name.len() == other.len() && begins_folded(name, other)
+/// Whether a name, folded, begins with this.
+fn begins(name: &[u8], prefix: &str) -> bool {
+    // From the end: the beginnings of many are alike.
+    let are_alike = |(one, other): (&u8, u8)| fold(*one) == other;
+    let beginning = name.get(..prefix.len());
+    beginning.is_some_and(|it| it.iter().rev().zip(prefix.bytes().rev()).all(are_alike))
 }
 
 /// The headers with which a request goes on to an application: those it came with, in their order,
@@ -153,7 +177,7 @@ pub fn for_application(
     headers.insert(CLIENT_CERT, certificate.clone());
     headers.insert(FINGERPRINT, fingerprint.clone());
     if let Some(peer) = peer {
-        forwarded_for.push(peer.to_canonical().to_string().as_bytes());
+        forwarded_for.push_address(peer.to_canonical());
     }
     if let Some(all) = forwarded_for.value() {
         headers.insert(FORWARDED_FOR, all);
@@ -201,6 +225,21 @@ impl List {
         }
         self.0.reserve(value.len() + Self::ROOM);
         self.0.extend_from_slice(value);
+    }
+
+    fn push_address(&mut self, address: IpAddr) {
+        match address {
+            // Nearly all are; to format one takes longer than all other headers together.
+            IpAddr::V4(address) => {
+                let [first, rest @ ..] = address.octets();
+                self.push(itoa::Buffer::new().format(first).as_bytes());
+                for octet in rest {
+                    self.0.push(b'.');
+                    self.0.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+                }
+            }
+            IpAddr::V6(address) => self.push(address.to_string().as_bytes()),
+        }
     }
 
     fn value(self) -> Option<HeaderValue> {
