@@ -214,9 +214,11 @@ impl State {
                 false
             }
             Err(_) => {
+                // Before the word: who has it looks at this first.
+                let was_out = self.is_out.swap(true, Ordering::AcqRel);
                 self.out.notify_waiters();
                 // One that has been put out before, and still finishes, counts once.
-                !self.is_out.swap(true, Ordering::AcqRel)
+                !was_out
             }
         }
     }
@@ -233,8 +235,7 @@ impl Admission {
     }
 
     fn is_in_at(&self, now: UnixTime) -> bool {
-        !self.state.is_out.load(Ordering::Acquire)
-            && now.as_secs() < self.state.until.load(Ordering::Relaxed)
+        !self.is_taken_away() && now.as_secs() < self.state.until.load(Ordering::Relaxed)
     }
 
     /// The same for a request, which is counted if it is.
@@ -247,11 +248,16 @@ impl Admission {
         is_in
     }
 
+    /// Whether the certificate was taken away. (It does not look at the clock.)
+    pub(crate) fn is_taken_away(&self) -> bool {
+        self.state.is_out.load(Ordering::Acquire)
+    }
+
     /// Waits until the certificate is taken away. (It does not watch the clock.)
     pub(crate) async fn taken_away(&self) {
         let mut told = std::pin::pin!(self.state.out.notified());
         told.as_mut().enable();
-        if !self.state.is_out.load(Ordering::Acquire) {
+        if !self.is_taken_away() {
             told.await;
         }
     }

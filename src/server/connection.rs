@@ -298,35 +298,54 @@ async fn drive<C: Drive>(
     limits: &Limits,
     rests_after: Option<Instant>,
 ) -> Ended {
-    let mut taken_away = pin!(shared.admission.taken_away());
     let (mut at, _) = next_alarm(shared, limits, rests_after);
     let mut alarm = pin!(sleep_until(at));
     // Why it has been told to end: from then on it may only finish what is in flight.
     let mut ending = None;
     loop {
-        let why = tokio::select! {
-            // Word that it must end comes before what is to be served.
-            biased;
-            () = &mut taken_away, if ending != Some(Ended::CertificateOut) => {
-                Ended::CertificateOut
+        let knows_of_certificate = ending == Some(Ended::CertificateOut);
+        let known_phase = *phase.borrow();
+        let mut word = pin!(next_word(shared, phase, knows_of_certificate));
+        let mut is_listening = false;
+        let next = poll_fn(|context| {
+            // Word that it must end comes before what is to be served. Once it is listened for, it
+            // is looked for only where there is some.
+            if !is_listening || !shared.is_without_word(known_phase, knows_of_certificate) {
+                is_listening = true;
+                if let Poll::Ready(word) = word.as_mut().poll(context) {
+                    return Poll::Ready(Next::Word(word));
+                }
             }
-            changed = phase.changed() => match *phase.borrow_and_update() {
-                _ if changed.is_err() => return Ended::Stopped,
-                Phase::Serving | Phase::LameDuck => continue,
-                // It has come before the drain, and what it is about to ask is answered.
-                Phase::Draining if shared.is_unasked() => {
-                    at = next_alarm(shared, limits, rests_after).0;
-                    alarm.as_mut().reset(at);
-                    continue;
-                }
-                Phase::Draining => Ended::Stopped,
-                Phase::Cut => {
-                    shared.meters.cut();
-                    return Ended::Stopped;
-                }
-            },
-            () = shared.answered_last.notified() => Ended::Stopped,
-            () = &mut alarm => {
+            if alarm.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Next::Alarm);
+            }
+            if let Poll::Ready(result) = connection.as_mut().poll(context) {
+                return Poll::Ready(Next::Over(result));
+            }
+            // It has come to rest: what it waits for now may be due before the alarm.
+            match next_wait(shared, limits, rests_after) {
+                Some((due, _)) if due < at && ending.is_none() => Poll::Ready(Next::DueAt(due)),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+        let why = match next {
+            Next::Word(Word::CertificateOut) => Ended::CertificateOut,
+            Next::Word(Word::AnsweredLast) => Ended::Stopped,
+            Next::Word(Word::Phase(Phase::Serving | Phase::LameDuck)) => continue,
+            // It has come before the drain, and what it is about to ask is answered.
+            Next::Word(Word::Phase(Phase::Draining)) if shared.is_unasked() => {
+                at = next_alarm(shared, limits, rests_after).0;
+                alarm.as_mut().reset(at);
+                continue;
+            }
+            Next::Word(Word::Phase(Phase::Draining)) => Ended::Stopped,
+            Next::Word(Word::Phase(Phase::Cut)) => {
+                shared.meters.cut();
+                return Ended::Stopped;
+            }
+            Next::Word(Word::Gone) => return Ended::Stopped,
+            Next::Alarm => {
                 if let Some(ending) = ending {
                     if shared.is_busy() {
                         shared.meters.cut();
@@ -344,27 +363,16 @@ async fn drive<C: Drive>(
                 }
                 why
             }
-            rest = poll_fn(|context| match connection.as_mut().poll(context) {
-                Poll::Ready(result) => Poll::Ready(Rest::Ended(result)),
-                // It has come to rest: what it waits for now may be due before the alarm.
-                Poll::Pending => match next_wait(shared, limits, rests_after) {
-                    Some((due, _)) if due < at && ending.is_none() => {
-                        Poll::Ready(Rest::DueAt(due))
-                    }
-                    _ => Poll::Pending,
-                },
-            }) => match rest {
-                Rest::Ended(result) => {
-                    let Err(error) = result else { return ending.unwrap_or(Ended::Done) };
-                    debug!(peer = %shared.peer, %error, "connection_failed");
-                    return Ended::by(&error);
-                }
-                Rest::DueAt(due) => {
-                    at = due;
-                    alarm.as_mut().reset(at);
-                    continue;
-                }
-            },
+            Next::DueAt(due) => {
+                at = due;
+                alarm.as_mut().reset(at);
+                continue;
+            }
+            Next::Over(Ok(())) => return ending.unwrap_or(Ended::Done),
+            Next::Over(Err(error)) => {
+                debug!(peer = %shared.peer, %error, "connection_failed");
+                return Ended::by(&error);
+            }
         };
         if ending.is_none() || why == Ended::CertificateOut {
             connection.as_mut().graceful_shutdown();
@@ -381,10 +389,38 @@ async fn drive<C: Drive>(
     }
 }
 
-/// How a connection came to rest.
-enum Rest {
-    Ended(hyper::Result<()>),
+/// What there is to do while a connection is driven.
+enum Next {
+    Word(Word),
+    Alarm,
+    /// It has come to rest, and what it waits for is due before the alarm.
     DueAt(Instant),
+    Over(hyper::Result<()>),
+}
+
+/// What comes to a connection from elsewhere.
+enum Word {
+    CertificateOut,
+    Phase(Phase),
+    /// The server is gone.
+    Gone,
+    AnsweredLast,
+}
+
+async fn next_word(
+    shared: &Shared,
+    phase: &mut watch::Receiver<Phase>,
+    knows_of_certificate: bool,
+) -> Word {
+    tokio::select! {
+        biased;
+        () = shared.admission.taken_away(), if !knows_of_certificate => Word::CertificateOut,
+        changed = phase.changed() => match changed {
+            Ok(()) => Word::Phase(*phase.borrow_and_update()),
+            Err(_) => Word::Gone,
+        },
+        () = shared.answered_last.notified() => Word::AnsweredLast,
+    }
 }
 
 /// What ends the connection next if nothing moves, and when.

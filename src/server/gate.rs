@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -38,6 +38,7 @@ pub(super) struct Shared {
     pub(super) phase: watch::Receiver<Phase>,
     /// Notified when a request was answered in the lame-duck phase: the last of its connection.
     pub(super) answered_last: Notify,
+    has_answered_last: AtomicBool,
     pub(super) meters: Arc<Meters>,
     max_streams: u32,
     max_headers: usize,
@@ -70,6 +71,7 @@ impl Shared {
             peer,
             phase,
             answered_last: Notify::new(),
+            has_answered_last: AtomicBool::new(false),
             progress: Progress::new(),
             began: Instant::now(),
             in_flight: AtomicU32::new(0),
@@ -94,6 +96,14 @@ impl Shared {
     fn texts(&self) -> &(String, String) {
         let fingerprint = || self.admission.identity().fingerprint();
         self.texts.get_or_init(|| (fingerprint().to_string(), self.peer.to_string()))
+    }
+
+    /// Whether there is no word for the connection but what it knows: this phase of the server,
+    /// and perhaps that its certificate was taken away. Who gives word makes this false before.
+    pub(super) fn is_without_word(&self, phase: Phase, knows_of_certificate: bool) -> bool {
+        (knows_of_certificate || !self.admission.is_taken_away())
+            && *self.phase.borrow() == phase
+            && !self.has_answered_last.load(Ordering::Acquire)
     }
 
     /// Whether a request is in flight.
@@ -164,6 +174,7 @@ impl InFlight {
     fn is_last(&self) -> bool {
         let phase = *self.shared.phase.borrow();
         if phase != Phase::Serving {
+            self.shared.has_answered_last.store(true, Ordering::Release);
             self.shared.answered_last.notify_one();
         }
         phase != Phase::Serving || !self.shared.admission.is_in()
