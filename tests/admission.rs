@@ -123,6 +123,19 @@ async fn a_certificate_is_no_use_without_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_api_gateway_s_kind_is_no_use_without_its_key() {
+    let site = Site::new();
+    site.trust("a.pem", &PKI.a.cert);
+    let server = site.serve();
+    let thief = Client::from_pem(&PKI.a.cert, &PKI.b.key);
+    // Also when the key has been used before.
+    for _ in 0..2 {
+        is_in(&server, &Client::from_pem(&PKI.a.cert, &PKI.a.key), "with its key").await;
+        is_out(&server, Some(&thief), AlertDescription::DecryptError, "with another key").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_certificates_of_one_subject_are_as_good_as_one() {
     let keys = [ed25519(), ed25519()];
     let certificate =

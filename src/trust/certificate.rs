@@ -1,13 +1,16 @@
 //! One X.509 certificate as it was read at load, and what can be said of one that a stranger sent.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, ED25519,
-    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, VerificationAlgorithm,
 };
+use rustls::SignatureScheme;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime, alg_id};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::UintRef;
@@ -101,11 +104,20 @@ impl fmt::Display for KeyKind {
     }
 }
 
+/// How nearly every client with an RSA key signs, in both versions of TLS.
+const RSA_PSS: [(SignatureScheme, &dyn VerificationAlgorithm); 3] = [
+    (SignatureScheme::RSA_PSS_SHA256, &RSA_PSS_2048_8192_SHA256),
+    (SignatureScheme::RSA_PSS_SHA384, &RSA_PSS_2048_8192_SHA384),
+    (SignatureScheme::RSA_PSS_SHA512, &RSA_PSS_2048_8192_SHA512),
+];
+
 /// A certificate that was read from a file, parsed whole, with a key that can be verified.
 #[derive(Debug)]
 pub struct Certificate {
     der: CertificateDer<'static>,
     spki: SubjectPublicKeyInfoDer<'static>,
+    /// Where it is an RSA key, beside each of [`RSA_PSS`], once it has been used.
+    rsa_pss_keys: [OnceLock<Option<ParsedPublicKey>>; RSA_PSS.len()],
     subject_der: Vec<u8>,
     issuer_der: Vec<u8>,
     key: KeyKind,
@@ -152,6 +164,7 @@ impl Certificate {
         );
         Ok(Self {
             spki: SubjectPublicKeyInfoDer::from(spki_der),
+            rsa_pss_keys: Default::default(),
             subject_der: tbs.subject().to_der().map_err(bad)?,
             issuer_der: tbs.issuer().to_der().map_err(bad)?,
             key,
@@ -168,6 +181,16 @@ impl Certificate {
 
     pub(crate) fn spki(&self) -> &SubjectPublicKeyInfoDer<'static> {
         &self.spki
+    }
+
+    /// Its key for this scheme, where that is one of RSASSA-PSS and it is an RSA key. It is parsed
+    /// once, and what verifying with it takes is computed once: otherwise that is a tenth of each
+    /// verification.
+    pub(crate) fn rsa_pss_key(&self, scheme: SignatureScheme) -> Option<&ParsedPublicKey> {
+        let KeyKind::Rsa(_) = self.key else { return None };
+        let index = RSA_PSS.iter().position(|(other, _)| *other == scheme)?;
+        let (key, (_, algorithm)) = (self.rsa_pss_keys.get(index)?, RSA_PSS.get(index)?);
+        key.get_or_init(|| ParsedPublicKey::new(*algorithm, &self.spki).ok()).as_ref()
     }
 
     pub(crate) fn subject_der(&self) -> &[u8] {

@@ -83,7 +83,9 @@ impl ClientCertVerifier for PinVerifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         match self.store.pin(cert) {
-            Some(pin) => self.verify_tls12_pin(message, pin.certificate(), dss),
+            Some(pin) => self
+                .verify_parsed(message, pin.certificate(), dss)
+                .unwrap_or_else(|| self.verify_tls12_pin(message, pin.certificate(), dss)),
             None => verify_tls12_signature(message, cert, dss, self.store.algorithms()),
         }
         .inspect_err(|_| note_bad_signature(cert))
@@ -97,10 +99,10 @@ impl ClientCertVerifier for PinVerifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = self.store.algorithms();
         match self.store.pin(cert) {
-            Some(pin) => {
+            Some(pin) => self.verify_parsed(message, pin.certificate(), dss).unwrap_or_else(|| {
                 let spki = pin.certificate().spki();
                 verify_tls13_signature_with_raw_key(message, spki, dss, algorithms)
-            }
+            }),
             None => verify_tls13_signature(message, cert, dss, algorithms),
         }
         .inspect_err(|_| note_bad_signature(cert))
@@ -112,6 +114,20 @@ impl ClientCertVerifier for PinVerifier {
 }
 
 impl PinVerifier {
+    /// Verifies a signature with a key that was parsed before. `None` where there is none for it.
+    fn verify_parsed(
+        &self,
+        message: &[u8],
+        pin: &Certificate,
+        dss: &DigitallySignedStruct,
+    ) -> Option<Result<HandshakeSignatureValid, Error>> {
+        let mut offered = self.store.algorithms().mapping.iter();
+        offered.find(|(scheme, _)| *scheme == dss.scheme)?;
+        let verified = pin.rsa_pss_key(dss.scheme)?.verify_sig(message, dss.signature());
+        let bad = |_| Error::InvalidCertificate(CertificateError::BadSignature);
+        Some(verified.map(|()| HandshakeSignatureValid::assertion()).map_err(bad))
+    }
+
     /// rustls verifies a TLS 1.2 signature through webpki's parser, which refuses certificates
     /// that are pinned for what they are (v1, unknown critical extensions). This is the same with
     /// the key alone. In TLS 1.2 a scheme does not fix the curve (RFC 8446, 4.2.3).
