@@ -304,13 +304,12 @@ async fn drive<C: Drive>(
     let mut ending = None;
     loop {
         let knows_of_certificate = ending == Some(Ended::CertificateOut);
-        let known_phase = *phase.borrow();
         let mut word = pin!(next_word(shared, phase, knows_of_certificate));
         let mut is_listening = false;
         let next = poll_fn(|context| {
             // Word that it must end comes before what is to be served. Once it is listened for, it
             // is looked for only where there is some.
-            if !is_listening || !shared.is_without_word(known_phase, knows_of_certificate) {
+            if !is_listening || !shared.is_without_word(knows_of_certificate) {
                 is_listening = true;
                 if let Poll::Ready(word) = word.as_mut().poll(context) {
                     return Poll::Ready(Next::Word(word));

@@ -98,11 +98,11 @@ impl Shared {
         self.texts.get_or_init(|| (fingerprint().to_string(), self.peer.to_string()))
     }
 
-    /// Whether there is no word for the connection but what it knows: this phase of the server,
-    /// and perhaps that its certificate was taken away. Who gives word makes this false before.
-    pub(super) fn is_without_word(&self, phase: Phase, knows_of_certificate: bool) -> bool {
+    /// Whether there is no word for the connection, or only that its certificate was taken away, which
+    /// it knows. Who gives word makes this false before.
+    pub(super) fn is_without_word(&self, knows_of_certificate: bool) -> bool {
         (knows_of_certificate || !self.admission.is_taken_away())
-            && *self.phase.borrow() == phase
+            && matches!(self.phase.has_changed(), Ok(false))
             && !self.has_answered_last.load(Ordering::Acquire)
     }
 
