@@ -2,7 +2,7 @@
 //!
 //! Each write costs more than what it carries: a system call, a segment, and a client that is woken
 //! for it. What is written in a handshake is held until the peer is waited for; the session ticket,
-//! which nobody waits for, goes with the first answer.
+//! which nobody waits for, goes with the first answer, or when there is none to write.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -126,6 +126,8 @@ impl AsyncWrite for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::MaybeUninit;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -177,5 +179,25 @@ mod tests {
         client.read_to_end(&mut read).await.unwrap();
         assert_eq!(read.len(), 7 + 5 * MOST - 1);
         assert!(read.starts_with(b"ticket \x07"));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_waits_for_the_answer_when_more_is_looked_for_before_it() {
+        let (mut held, mut client) = pair().await;
+        held.write_all(b"ticket ").await.unwrap();
+        held.release();
+        let mut more = [0; 8];
+        let is_pending = std::future::poll_fn(|context| {
+            let mut buffer = ReadBuf::new(&mut more);
+            Poll::Ready(Pin::new(&mut held).poll_read(context, &mut buffer).is_pending())
+        });
+        assert!(is_pending.await);
+        // Of the system, whatever the runtime has heard.
+        let nothing = socket2::SockRef::from(&client).peek(&mut [MaybeUninit::uninit()]);
+        assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        held.write_all(b"answer").await.unwrap();
+        let mut read = [0; 13];
+        client.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"ticket answer");
     }
 }
