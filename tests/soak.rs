@@ -105,18 +105,15 @@ struct Held {
 impl Held {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "there are few")]
     fn now(site: &Site) -> Self {
+        // Before it is asked, for the asking takes one for a moment.
+        let descriptors = fs::read_dir(site.server.proc("fd")).unwrap().count();
         let tasks = site.metric("portcullis_tasks").unwrap() as usize;
         let status = fs::read_to_string(site.server.proc("status")).unwrap();
         let figure = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim().trim_end_matches(" kB").parse().unwrap()
         };
-        Self {
-            memory: figure("VmRSS:"),
-            descriptors: fs::read_dir(site.server.proc("fd")).unwrap().count(),
-            threads: figure("Threads:"),
-            tasks,
-        }
+        Self { memory: figure("VmRSS:"), descriptors, threads: figure("Threads:"), tasks }
     }
 }
 
@@ -181,10 +178,11 @@ fn soak(runtime: &tokio::runtime::Runtime, site: &Site, time: Duration) -> bool 
 /// Waits until there are no more descriptors, threads and tasks than these, and memory has come to rest.
 /// (A thread that has read files waits for ten seconds for more to read.)
 fn rest(site: &Site, most: Held) -> Held {
-    let (mut least, mut since) = (Held::now(site), Instant::now());
+    let mut now = Held::now(site);
+    let (mut least, mut since) = (now, Instant::now());
     wait_for(REST, || {
         thread::sleep(LOOK);
-        let now = Held::now(site);
+        now = Held::now(site);
         if now.memory < least.memory || now.descriptors < least.descriptors {
             (least, since) = (now, Instant::now());
         }
@@ -193,7 +191,7 @@ fn rest(site: &Site, most: Held) -> Held {
             && now.tasks <= most.tasks
             && since.elapsed() >= Duration::from_secs(4)
     });
-    Held::now(site)
+    now
 }
 
 async fn load(counts: &Arc<Counts>, site: &Site, time: Duration) {
