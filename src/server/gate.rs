@@ -98,8 +98,8 @@ impl Shared {
         self.texts.get_or_init(|| (fingerprint().to_string(), self.peer.to_string()))
     }
 
-    /// Whether there is no word for the connection, or only that its certificate was taken away, which
-    /// it knows. Who gives word makes this false before.
+    /// Whether there is no word for the connection, or only that its certificate was taken away,
+    /// which it knows. Who gives word makes this false before.
     pub(super) fn is_without_word(&self, knows_of_certificate: bool) -> bool {
         (knows_of_certificate || !self.admission.is_taken_away())
             && matches!(self.phase.has_changed(), Ok(false))

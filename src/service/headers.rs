@@ -28,8 +28,9 @@ pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-pro
 /// The API of API Gateway that a request came by, as it says itself.
 pub const API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
 
-/// Of an answer: meant for one connection and not for the message (RFC 9110 section 7.6.1, and those that were
-/// hop-by-hop by name before). `Trailer` is not among them: it says what stands behind the body.
+/// Of an answer: meant for one connection and not for the message (RFC 9110 section 7.6.1, and
+/// those that were hop-by-hop by name before). `Trailer` is not among them: it says what stands
+/// behind the body.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "http2-settings",
