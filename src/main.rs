@@ -68,6 +68,7 @@ fn look(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Verdict>) -> ExitCode {
 }
 
 fn run(serve: &Serve) -> ExitCode {
+    keep_little();
     // All of this before there is a second thread, and before a key is read.
     let hidden = sandbox::hide_memory();
     // It asks how many cores there are, which the sandbox does not let it read.
@@ -243,14 +244,19 @@ impl Memory {
     }
 }
 
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+/// Has the C library's allocator keep no more than 128 KiB at the end of each of its heaps. It would
+/// keep twice the largest piece that was ever freed, in each, and give back none of it when asked.
+fn keep_little() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "it is C's: it takes two numbers, and asks for no other thread")]
+    let _ = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10) };
+}
+
 fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "it is C's: it takes a number, and asks nothing of its caller")]
     let _ = unsafe { libc::malloc_trim(0) };
 }
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn give_back() {}
 
 async fn bind_admin(serve: &Serve) -> Result<Option<Admin>, ExitCode> {
     let Some(address) = serve.admin else { return Ok(None) };

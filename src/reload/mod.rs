@@ -20,6 +20,7 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
@@ -310,7 +311,19 @@ impl Reload {
 /// Does what reads files, or takes its time, where nothing else waits for it.
 async fn in_the_background(mut reload: Reload, work: fn(&mut Reload)) -> Option<Reload> {
     let task = tokio::task::spawn_blocking(move || {
-        work(&mut reload);
+        // In a thread that ends with it. What an allocator keeps for a thread, a little on each of
+        // many pages, can be given back to the system only then; and the threads of the pool are
+        // several, each with a heap of its own.
+        let thread = std::thread::Builder::new().name("reload".to_owned());
+        let done = std::thread::scope(|scope| {
+            thread.spawn_scoped(scope, || work(&mut reload)).map(ScopedJoinHandle::join)
+        });
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            // There may be no more threads to be had.
+            Err(_) => work(&mut reload),
+        }
         reload
     });
     match task.await {

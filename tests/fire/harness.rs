@@ -128,22 +128,14 @@ impl Fire {
 
     /// Does the same twice, while a client that is let in asks all the time: it is served within a
     /// second throughout, and the second time leaves no more behind than the first, within 5 %.
-    pub async fn rounds(&self, round: impl AsyncFnMut(&Watch)) {
-        self.rounds_within(5, round).await;
-    }
-
-    /// The same, where the second time may leave more behind by so many percent.
-    pub async fn rounds_within(&self, percent: usize, mut round: impl AsyncFnMut(&Watch)) {
+    pub async fn rounds(&self, mut round: impl AsyncFnMut(&Watch)) {
         // What is made at the first request and kept is no part of it.
         let watch = Watch::start(self.addr());
         (0..5).for_each(|_| watch.some_more());
         watch.end(&self.server.log());
         let first = self.round(&mut round).await;
         let second = self.round(&mut round).await;
-        assert!(
-            second * 100 <= first * (100 + percent),
-            "{second} KiB left behind, {first} the first time"
-        );
+        assert!(second * 100 <= first * 105, "{second} KiB left behind, {first} the first time");
     }
 
     async fn round(&self, round: &mut impl AsyncFnMut(&Watch)) -> usize {
