@@ -217,6 +217,19 @@ mod tests {
     }
 
     #[test]
+    fn a_text_line_begins_with_the_name_of_the_event() {
+        for colours in [false, true] {
+            let line = written(Lines::Text { colours }, || {
+                tracing::info!(n = -7, share = 0.5, is = true, message = "named", d = ?Some(1));
+            });
+            let end = if colours { "named\u{1b}[0m \u{1b}[2mn=" } else { " INFO named n=-7 " };
+            assert!(line.contains(end), "{line:?}");
+            let plain = line.replace("\u{1b}[0m", "").replace("\u{1b}[2m", "");
+            assert!(plain.contains(" n=-7 share=0.5 is=true d=Some(1) portcullis"), "{plain:?}");
+        }
+    }
+
+    #[test]
     fn what_nobody_reads_is_lost_and_counted_and_holds_nobody_up() {
         let (sender, receiver) = mpsc::sync_channel::<()>(0);
         struct Stuck(mpsc::SyncSender<()>);

@@ -54,16 +54,13 @@ fn push_now(line: &mut String) {
     }
     line.push_str(std::str::from_utf8(&second.1).unwrap_or_default());
     line.push('.');
-    line.push_str(six_digits(&mut [0; 6], now.subsec_micros()));
+    line.push_str(six_digits(&mut itoa::Buffer::new(), now.subsec_micros()));
     line.push('Z');
 }
 
-fn six_digits(digits: &mut [u8; 6], mut number: u32) -> &str {
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-    }
-    std::str::from_utf8(digits).unwrap_or_default()
+/// A number below a million, with the zeros before it.
+fn six_digits(buffer: &mut itoa::Buffer, number: u32) -> &str {
+    buffer.format(1_000_000 + number).get(1..).unwrap_or_default()
 }
 
 /// A number as [`fmt::Display`] has it. Most are times in microseconds, for which that takes longer
@@ -83,9 +80,15 @@ fn push_number(line: &mut String, value: f64) -> fmt::Result {
     let below = u32::try_from(micros % 1_000_000).unwrap_or_default();
     if below > 0 {
         line.push('.');
-        line.push_str(six_digits(&mut [0; 6], below).trim_end_matches('0'));
+        line.push_str(six_digits(&mut itoa::Buffer::new(), below).trim_end_matches('0'));
     }
     Ok(())
+}
+
+/// Whether any octet is odd. Hardly ever is one: without a branch for each, many are looked at at
+/// once.
+fn has(text: &str, is_odd: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(false, |any, octet| any | is_odd(octet))
 }
 
 fn json(line: &mut String, event: &Event<'_>) -> fmt::Result {
@@ -164,10 +167,9 @@ struct Escaped<'a>(&'a mut String);
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Nearly everything. Without a branch for each octet, many are looked at at once.
         let is_special =
             |octet: u8| (octet < 0x20) | (octet == b'"') | (octet == b'\\') | (octet == 0x7f);
-        if text.bytes().fold(0, |any, octet| any | u8::from(is_special(octet))) == 0 {
+        if !has(text, is_special) {
             self.0.push_str(text);
             return Ok(());
         }
@@ -197,48 +199,42 @@ fn text(line: &mut String, event: &Event<'_>, colours: bool) -> fmt::Result {
     };
     line.push_str(dim);
     push_now(line);
-    write!(line, "{off} {colour}{:>5}{off} ", metadata.level().as_str())?;
-    // The name of the event comes first, whatever the order of the fields.
-    let mut name = Name { line, bold, off, result: Ok(()) };
-    event.record(&mut name);
-    name.result?;
-    let mut fields = TextFields { line, dim, off, result: Ok(()) };
+    let level = metadata.level().as_str();
+    // All as wide as the widest.
+    let gap = if level.len() < 5 { "  " } else { " " };
+    line.extend([off, gap, colour, level, off, " "]);
+    let name_at = line.len();
+    let mut fields = TextFields { line, name_at, dim, bold, off, result: Ok(()) };
     event.record(&mut fields);
     fields.result?;
-    writeln!(line, " {dim}{}{off}", metadata.target())
+    line.extend([" ", dim, metadata.target(), off, "\n"]);
+    Ok(())
 }
 
-struct Name<'a> {
+struct TextFields<'a> {
     line: &'a mut String,
+    /// Where the name of the event belongs.
+    name_at: usize,
+    dim: &'static str,
     bold: &'static str,
     off: &'static str,
     result: fmt::Result,
 }
 
-impl Visit for Name<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.result = write!(self.line, "{}{value:?}{}", self.bold, self.off);
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
-    }
-}
-
-struct TextFields<'a> {
-    line: &'a mut String,
-    dim: &'static str,
-    off: &'static str,
-    result: fmt::Result,
-}
-
 impl TextFields<'_> {
-    fn field(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        if self.result.is_ok() && field.name() != "message" {
-            let (dim, off) = (self.dim, self.off);
-            self.result = write!(self.line, " {dim}{}={off}{value}", field.name());
+    /// Writes a field, or the name of the event: first, whatever the order of the fields.
+    fn field(&mut self, field: &Field, value: impl FnOnce(&mut String) -> fmt::Result) {
+        if self.result.is_err() {
+            return;
+        }
+        if field.name() == "message" {
+            let after = self.line.split_off(self.name_at);
+            self.line.push_str(self.bold);
+            self.result = value(self.line);
+            self.line.extend([self.off, &after]);
+        } else {
+            self.line.extend([" ", self.dim, field.name(), "=", self.off]);
+            self.result = value(self.line);
         }
     }
 }
@@ -246,11 +242,12 @@ impl TextFields<'_> {
 impl Visit for TextFields<'_> {
     /// In quotation marks where it would not read as one word; what does not print is escaped.
     fn record_str(&mut self, field: &Field, value: &str) {
-        let is_word = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
-        match !value.is_empty() && value.chars().all(is_word) {
-            true => self.field(field, format_args!("{value}")),
-            false => self.field(field, format_args!("{value:?}")),
-        }
+        let is_odd = |octet: u8| !octet.is_ascii_graphic() | (octet == b'"') | (octet == b'\\');
+        let is_plain = !value.is_empty() && !has(value, is_odd);
+        self.field(field, |line| match is_plain || field.name() == "message" {
+            true => line.write_str(value),
+            false => write!(line, "{value:?}"),
+        });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -258,19 +255,19 @@ impl Visit for TextFields<'_> {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.field(field, format_args!("{value}"));
+        self.field(field, |line| line.write_str(itoa::Buffer::new().format(value)));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.field(field, format_args!("{value}"));
+        self.field(field, |line| line.write_str(itoa::Buffer::new().format(value)));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.field(field, format_args!("{value}"));
+        self.field(field, |line| push_number(line, value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.field(field, format_args!("{value}"));
+        self.field(field, |line| write!(line, "{value}"));
     }
 }
 

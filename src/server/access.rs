@@ -1,6 +1,8 @@
 //! What is told of each request once its answer has been sent or given up: a line in the access
 //! log, and how long it took.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 use tracing::{Level, enabled, info};
@@ -76,24 +78,27 @@ impl Account {
         let took = now - self.began;
         shared.meters.request_took(took);
         let Some(line) = &self.line else { return };
-        // Microseconds: what is below is noise.
-        let took = (took.as_secs_f64() * 1e6).round() / 1e6;
         info!(
             target: TARGET,
+            // As text it is cheaper than as what is yet to be formatted.
+            message = "request",
             method = line.method.as_str(),
             path = cut(line.uri.path(), LONGEST_PATH),
             status = line.status.map(|status| status.as_u16()),
             bytes = line.bytes,
-            duration = took,
+            duration = seconds(took),
             certificate = shared.fingerprint(),
             peer = shared.peer_text(),
             api_id = text(line.api_id.as_ref()),
             trace_id = text(line.trace_id.as_ref()),
             cut_off = (!line.is_whole).then_some(true),
-            // As text it is cheaper than as what is yet to be formatted.
-            message = "request",
         );
     }
+}
+
+/// For a log line, to the microsecond: what is below is noise, and takes long to write.
+pub(super) fn seconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e6).round() / 1e6
 }
 
 /// What a client may have written, where it prints, up to a bound.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, trace};
 
+use crate::server::access::seconds;
 use crate::server::gate::{Gate, Shared};
 use crate::server::handshake::{Tls, linger};
 use crate::server::progress::Noted;
@@ -152,7 +153,7 @@ where
         certificate = shared.fingerprint(),
         reason,
         requests = shared.requests(),
-        duration = shared.began().elapsed().as_secs_f64(),
+        duration = seconds(shared.began().elapsed()),
         "connection_ended"
     );
     let io = io.into_inner();
