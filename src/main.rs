@@ -245,7 +245,8 @@ impl Memory {
 }
 
 /// Has the C library's allocator keep no more than 128 KiB at the end of each of its heaps. It would
-/// keep twice the largest piece that was ever freed, in each, and give back none of it when asked.
+/// keep twice the largest piece that it ever had mapped by itself and unmapped, megabytes in each,
+/// and `malloc_trim` passes that over. (mallopt(3), M_TRIM_THRESHOLD and M_MMAP_THRESHOLD)
 fn keep_little() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "it is C's: it takes two numbers, and asks for no other thread")]
