@@ -211,6 +211,13 @@ fn text(line: &mut String, event: &Event<'_>, colours: bool) -> fmt::Result {
     Ok(())
 }
 
+/// Changes the colour, where there are colours: appending nothing has its price too.
+fn paint(line: &mut String, code: &str) {
+    if !code.is_empty() {
+        line.push_str(code);
+    }
+}
+
 struct TextFields<'a> {
     line: &'a mut String,
     /// Where the name of the event belongs.
@@ -229,11 +236,16 @@ impl TextFields<'_> {
         }
         if field.name() == "message" {
             let after = self.line.split_off(self.name_at);
-            self.line.push_str(self.bold);
+            paint(self.line, self.bold);
             self.result = value(self.line);
-            self.line.extend([self.off, &after]);
+            paint(self.line, self.off);
+            self.line.push_str(&after);
         } else {
-            self.line.extend([" ", self.dim, field.name(), "=", self.off]);
+            self.line.push(' ');
+            paint(self.line, self.dim);
+            self.line.push_str(field.name());
+            self.line.push('=');
+            paint(self.line, self.off);
             self.result = value(self.line);
         }
     }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use tokio::time::Instant;
 use tracing::{Level, enabled, info};
 
@@ -31,7 +32,7 @@ pub(super) struct Account {
 #[derive(Debug)]
 struct Line {
     method: Method,
-    uri: Uri,
+    path: Option<PathAndQuery>,
     api_id: Option<HeaderValue>,
     trace_id: Option<HeaderValue>,
     status: Option<StatusCode>,
@@ -45,7 +46,7 @@ impl Account {
         let line = is_kept.then(|| {
             Box::new(Line {
                 method: request.method().clone(),
-                uri: request.uri().clone(),
+                path: request.uri().path_and_query().cloned(),
                 api_id: request.headers().get(API_ID).cloned(),
                 trace_id: request.headers().get(TRACE_ID).cloned(),
                 status: None,
@@ -83,7 +84,7 @@ impl Account {
             // As text it is cheaper than as what is yet to be formatted.
             message = "request",
             method = line.method.as_str(),
-            path = cut(line.uri.path(), LONGEST_PATH),
+            path = line.path.as_ref().map_or("", |path| cut(path.path(), LONGEST_PATH)),
             status = line.status.map(|status| status.as_u16()),
             bytes = line.bytes,
             duration = seconds(took),
