@@ -68,8 +68,8 @@ fn look(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Verdict>) -> ExitCode {
 }
 
 fn run(serve: &Serve) -> ExitCode {
-    keep_little();
     // All of this before there is a second thread, and before a key is read.
+    keep_little();
     let hidden = sandbox::hide_memory();
     // It asks how many cores there are, which the sandbox does not let it read.
     let config = serve.config();
@@ -249,7 +249,7 @@ impl Memory {
 /// and `malloc_trim` passes that over. (mallopt(3), M_TRIM_THRESHOLD and M_MMAP_THRESHOLD)
 fn keep_little() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[expect(unsafe_code, reason = "it is C's: it takes two numbers, and asks for no other thread")]
+    #[expect(unsafe_code, reason = "it is C's: it takes two numbers, while there is one thread")]
     let _ = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10) };
 }
 
