@@ -1,11 +1,11 @@
 //! The command line: flags and environment → what is to be run.
 
-mod answer;
 mod check;
 mod explain;
 mod inspect;
 pub mod sandbox;
 pub mod systemd;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,12 +16,12 @@ use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcomma
 use tracing_subscriber::filter::Targets;
 
 use crate::cli::sandbox::Access;
-use crate::{Cidr, Config, Finding, Severity};
+use crate::{Cidr, Config, Problem, Severity};
 
-pub use answer::Answer;
 pub use check::Check;
 pub use explain::Explain;
 pub use inspect::Inspect;
+pub use upstream::ServiceArgs;
 
 /// An HTTPS server that lets in Amazon API Gateway, and nobody else.
 #[derive(Debug, Parser)]
@@ -83,16 +83,16 @@ pub enum Command {
 
 /// What a command that looks at files comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Outcome {
     /// All of it can be used.
     Good,
     /// Something does not load.
     Faulty,
 }
 
-impl Verdict {
-    fn of(findings: &[Finding]) -> Self {
-        match findings.iter().any(|finding| finding.severity == Severity::Fault) {
+impl Outcome {
+    fn of(problems: &[Problem]) -> Self {
+        match problems.iter().any(|problem| problem.severity == Severity::Error) {
             true => Self::Faulty,
             false => Self::Good,
         }
@@ -253,7 +253,7 @@ pub struct Serve {
 
     /// What answers.
     #[command(flatten)]
-    pub answer: Answer,
+    pub answer: ServiceArgs,
 
     /// How the log is written, to standard error
     #[arg(long, value_name = "FORMAT", env = "PORTCULLIS_LOG_FORMAT", default_value = "text")]
@@ -346,8 +346,8 @@ impl Serve {
 }
 
 /// Says in the log what is wrong with a file that a server would not start on.
-pub fn say(finding: &Finding) {
-    crate::reload::say_finding(finding, true);
+pub fn say(problem: &Problem) {
+    crate::reload::log_problem(problem, true);
 }
 
 /// The longest time that is taken: what is added to the clock must not overflow it.

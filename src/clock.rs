@@ -21,7 +21,7 @@ impl Clock for SystemClock {
     }
 }
 
-pub(crate) fn unix_time(clock: &dyn Clock) -> UnixTime {
+pub(crate) fn unix_now(clock: &dyn Clock) -> UnixTime {
     UnixTime::since_unix_epoch(since_epoch(clock))
 }
 

@@ -276,10 +276,10 @@ pub mod service;
 mod trust;
 
 pub use clock::{Clock, SystemClock};
-pub use reload::{Finding, NotStartable, ReloadState, Severity};
+pub use reload::{NotStartable, Problem, ReloadState, Severity};
 pub use server::{
-    Bound, Check, Cidr, Config, Handle, Handshakes, NotReady, PeerAddr, RefusedClient, Running,
-    ServerCertificate, Snapshot, StartError, Stopped, TrustedCertificate,
+    Bound, CheckReport, Cidr, Config, Handle, Handshakes, NotReady, PeerAddr, RejectedClient,
+    Running, ServerCertificate, Snapshot, StartError, Stopped, TrustedCertificate,
 };
-pub use trust::pem::Problem;
+pub use trust::pem::PemErrorKind;
 pub use trust::{ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, Usage};

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use portcullis::admin::{Admin, Metrics};
-use portcullis::cli::{Cli, Command, LogFormat, Serve, Switch, Verdict, sandbox, systemd};
+use portcullis::cli::{Cli, Command, LogFormat, Outcome, Serve, Switch, sandbox, systemd};
 use portcullis::log::{Lines, LogGuard, LogLayer, LogWriter};
 use portcullis::service::ApiId;
 use portcullis::{Config, Handle, StartError};
@@ -56,13 +56,13 @@ fn main() -> ExitCode {
 }
 
 /// Runs a command that looks at files. A reader that has gone does not change the verdict.
-fn look(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Verdict>) -> ExitCode {
+fn look(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Outcome>) -> ExitCode {
     let mut out = Vec::new();
     let verdict = run(&mut out);
     let _ = io::stdout().write_all(&out);
     match verdict {
-        Ok(Verdict::Good) => ExitCode::SUCCESS,
-        Ok(Verdict::Faulty) => ExitCode::from(UNUSABLE),
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Faulty) => ExitCode::from(UNUSABLE),
         Err(_) => ExitCode::from(FAILED),
     }
 }
@@ -118,7 +118,7 @@ fn run(serve: &Serve) -> ExitCode {
 
 /// Says how many log lines have been lost since `said` of them were; returns how many have been
 /// said now. The line that says so may be lost as well, and is then said again.
-fn say_lost(log: &LogWriter, said: u64) -> u64 {
+fn log_lost_lines(log: &LogWriter, said: u64) -> u64 {
     let before = log.lost();
     if before > said {
         warn!(lines = before - said, "log_lines_lost");
@@ -165,7 +165,7 @@ async fn serve_until_stopped(
     let bound = if sockets.is_empty() { config.bind() } else { config.bind_to(sockets) };
     let bound = match bound {
         Ok(bound) => bound,
-        Err(error) => return say_not_started(&error),
+        Err(error) => return log_start_error(&error),
     };
     let admin = match bind_admin(serve).await {
         Ok(admin) => admin,
@@ -190,17 +190,17 @@ async fn serve_until_stopped(
         tokio::select! {
             _ = &mut stopped => break,
             () = signals.obey(&handle) => {}
-            _ = lost_lines.tick() => said = say_lost(&log, said),
+            _ = lost_lines.tick() => said = log_lost_lines(&log, said),
             _ = tidy.tick() => {
                 let tasks = Runtime::current().metrics().num_alive_tasks();
-                let most = handle.most_connections();
+                let most = handle.take_peak_connections();
                 if memory.is_to_be_tidied(tasks, most, handle.generation()) {
                     give_back();
                 }
             }
         }
     }
-    say_lost(&log, said);
+    log_lost_lines(&log, said);
     ExitCode::SUCCESS
 }
 
@@ -271,10 +271,10 @@ async fn bind_admin(serve: &Serve) -> Result<Option<Admin>, ExitCode> {
     }
 }
 
-fn say_not_started(error: &StartError) -> ExitCode {
+fn log_start_error(error: &StartError) -> ExitCode {
     match error {
-        StartError::Material { findings, .. } => {
-            findings.iter().for_each(portcullis::cli::say);
+        StartError::Material { problems, .. } => {
+            problems.iter().for_each(portcullis::cli::say);
             error!(%error, "cannot_start");
             ExitCode::from(UNUSABLE)
         }

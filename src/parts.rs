@@ -7,8 +7,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::reload::{Generation, Loader, Material, NotStartable};
+use crate::server::accept::proxy_header::{self, Parsed};
 use crate::server::provider;
-use crate::server::proxy_header::{self, Parsed};
 use crate::trust::{Certificate, Role, pem};
 use crate::{ClientIdentity, SystemClock};
 

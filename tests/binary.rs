@@ -163,13 +163,13 @@ fn a_file_that_is_passed_over_is_said_once() {
     let files = Files::new();
     files.write("trust/notes.txt", "");
     let server = files.serve(&["--poll-interval", "50ms"]);
-    server.wait_for_event("file_warning", |event| {
+    server.wait_for_event("trust_file_warning", |event| {
         event["file"].as_str().unwrap().ends_with("notes.txt")
     });
     for name in ["b", "stranger"] {
         put(&files.path("trust"), &format!("{name}.pem"), &PKI.b.cert);
         put(&files.path("trust"), "more.txt", "");
-        server.wait_for_event("file_warning", |event| {
+        server.wait_for_event("trust_file_warning", |event| {
             event["file"].as_str().unwrap().ends_with("more.txt")
         });
         fs::remove_file(files.path("trust/more.txt")).unwrap();
@@ -240,7 +240,7 @@ async fn a_hangup_has_the_files_read_again() {
     files.write("elsewhere/a.pem", &PKI.b.cert);
     assert!(connector(&PKI.b).ask(server.addr()).await.is_err());
     server.signal("HUP");
-    server.wait_for_event("trust_changed", |_| true);
+    server.wait_for_event("trust_reloaded", |_| true);
     connector(&PKI.b).ask(server.addr()).await.unwrap();
     assert!(connector(&PKI.a).ask(server.addr()).await.is_err());
 }
@@ -252,7 +252,7 @@ async fn a_change_is_one_event_that_names_what_came_and_went() {
     let mut a = connector(&PKI.a).connect(server.addr()).await.unwrap();
     request(&mut a, "").await.unwrap();
     put(&files.path("trust"), "a.pem", &PKI.b.cert);
-    let event = server.wait_for_event("trust_changed", |_| true);
+    let event = server.wait_for_event("trust_reloaded", |_| true);
     assert_eq!(event["generation"], 2, "{event}");
     assert_eq!(event["connections_ended"], 1, "{event}");
     for list in ["added", "removed"] {
@@ -367,10 +367,11 @@ fn a_handshake_has_a_deadline_and_who_leaves_without_a_word_is_no_refusal() {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let _ = stream.read(&mut [0]).expect("it is closed");
         let address = stream.local_addr().unwrap().to_string();
-        let event = server.wait_for_event("refused", |event| event["peer"] == address.as_str());
+        let event =
+            server.wait_for_event("client_rejected", |event| event["peer"] == address.as_str());
         assert_eq!(event["reason"], "handshake_timeout");
     }
-    assert_eq!(server.log().matches("refused").count(), 2, "{}", server.log());
+    assert_eq!(server.log().matches("client_rejected").count(), 2, "{}", server.log());
 }
 
 #[test]
@@ -388,7 +389,7 @@ fn garbage_and_plain_http_are_told_apart() {
         let mut got = Vec::new();
         let _ = stream.read_to_end(&mut got);
         assert!(got.starts_with(answer.as_bytes()), "{reason}: {got:?}");
-        server.wait_for_event("refused", |event| event["reason"] == reason);
+        server.wait_for_event("client_rejected", |event| event["reason"] == reason);
     }
 }
 
@@ -424,7 +425,7 @@ async fn past_the_most_connections_another_is_refused_until_one_has_left() {
     let mut first = connector.connect(server.addr()).await.unwrap();
     request(&mut first, "").await.unwrap();
     assert!(connector.ask(server.addr()).await.is_err());
-    server.wait_for_event("refused", |event| event["reason"] == "too_many_connections");
+    server.wait_for_event("client_rejected", |event| event["reason"] == "too_many_connections");
     drop(first);
     let end = Instant::now() + DEADLINE;
     while connector.ask(server.addr()).await.is_err() {
@@ -458,7 +459,7 @@ async fn a_client_that_takes_nothing_of_its_answers_is_closed() {
     let requests = "GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
     let is_closed = async { while deaf.write_all(requests.as_bytes()).await.is_ok() {} };
     timeout(DEADLINE, is_closed).await.expect("it is closed");
-    server.wait_for_event("connection_ended", |event| event["reason"] == "slow_reader");
+    server.wait_for_event("connection_closed", |event| event["reason"] == "slow_reader");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -501,7 +502,7 @@ async fn those_who_say_nothing_keep_nobody_out() {
     // The oldest was put out first.
     silent[0].set_read_timeout(Some(DEADLINE)).unwrap();
     let _ = silent[0].read(&mut [0]).expect("it is closed");
-    server.wait_for_event("refused", |event| event["reason"] == "too_many_handshakes");
+    server.wait_for_event("client_rejected", |event| event["reason"] == "too_many_handshakes");
 }
 
 #[test]
@@ -563,7 +564,7 @@ async fn no_key_is_in_the_log() {
         server.signal("HUP");
         server.wait_for_event(event, |_| true);
     }
-    server.wait_for_event("refused", |_| true);
+    server.wait_for_event("client_rejected", |_| true);
     let log = server.log();
     assert!(log.contains("\"level\":\"TRACE\""), "{log}");
     for key in [&PKI.server.key, &PKI.a.key, &PKI.b.key] {

@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use portcullis::Finding;
+use portcullis::Problem;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use support::tls::{Server, Site};
@@ -36,13 +36,13 @@ async fn genuine_certificates_load_and_begin_and_end_when_they_say() {
             let config = site.config().trust(site.path("trust"));
             let check = config.check();
             // Nothing but its dates can be said against it.
-            let is_about_it = |finding: &&Finding| finding.file.ends_with("genuine.pem");
-            let findings: Vec<_> = check.findings.iter().filter(is_about_it).collect();
-            assert!(findings.iter().all(|finding| {
-                finding.problem.contains("ended at") || finding.problem.contains("not yet valid")
+            let is_about_it = |problem: &&Problem| problem.file.ends_with("genuine.pem");
+            let problems: Vec<_> = check.problems.iter().filter(is_about_it).collect();
+            assert!(problems.iter().all(|problem| {
+                problem.problem.contains("ended at") || problem.problem.contains("not yet valid")
             }));
-            let said = !findings.is_empty();
-            assert_eq!(said, !is_in, "{:?}", check.findings);
+            let said = !problems.is_empty();
+            assert_eq!(said, !is_in, "{:?}", check.problems);
             assert_eq!(check.is_good(), time < end, "{:?}", check.not_startable);
         }
         site.clock.set(begin);

@@ -130,15 +130,15 @@ impl Site {
     }
 
     /// Takes a certificate out of the trust directory; it is out from here on.
-    fn distrust(&self, credential: &Credential) {
+    fn invalidate(&self, credential: &Credential) {
         self.change(|| fs::remove_file(self.trust_file(credential)).expect("a trusted file"));
     }
 
     fn change(&self, act: impl FnOnce()) {
-        self.server.forget_events("trust_changed");
+        self.server.forget_events("trust_reloaded");
         act();
         let changed = Instant::now();
-        self.server.wait_for_event("trust_changed", |_| true);
+        self.server.wait_for_event("trust_reloaded", |_| true);
         let took = changed.elapsed();
         assert!(took <= A_SECOND, "a change took {took:?}:\n{}", self.server.log());
     }
@@ -163,7 +163,8 @@ impl Site {
     /// One more refusal is in the log, with the reason and whom it was about.
     #[track_caller]
     fn assert_refusal_logged(&self, Refusal { reason, .. }: Refusal) {
-        let event = self.server.wait_for_event("refused", |event| event["reason"] == reason);
+        let event =
+            self.server.wait_for_event("client_rejected", |event| event["reason"] == reason);
         let peer = event["peer"].as_str().unwrap_or_default();
         assert!(peer.starts_with("127.0.0.1:"), "no peer in {event}");
         if reason != NONE.reason {

@@ -118,7 +118,7 @@ fn nothing_that_the_status_says_is_ever_markup() {
     status["refusals"] = serde_json::json!([{ "at": status["at"], "reason": "x", "peer": "x",
         "fingerprint": "x", "subject": "x", "serial": "x", "not_before": status["at"],
         "not_after": status["at"], "nearest": "x", "detail": "x", "remedy": "x" }]);
-    status["findings"] = serde_json::json!([{ "severity": "fault", "file": "x", "line": 7,
+    status["problems"] = serde_json::json!([{ "severity": "error", "file": "x", "line": 7,
         "problem": "x", "remedy": "x" }]);
     spoil(&mut status);
     let page = browse(stand_in(&site, vec![status]));
@@ -237,10 +237,10 @@ async fn the_alert_rules_name_metrics_that_there_are() {
     let (_, _, metrics) = site.get("/metrics");
     let rules = include_str!("../deploy/portcullis.rules.yml");
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-    let words = rules.split(|c| !is_name(c)).filter(|word| word.starts_with("portcullis_"));
+    let words = rules.split(|c| !is_name(c)).filter(|name| name.starts_with("portcullis_"));
     let mut count = 0;
-    for word in words {
-        assert!(metrics.contains(&format!("# TYPE {word} ")), "{word}");
+    for name in words {
+        assert!(metrics.contains(&format!("# TYPE {name} ")), "{name}");
         count += 1;
     }
     assert!(count > 10);

@@ -85,14 +85,14 @@ async fn behind_haproxy_the_client_is_known_and_the_health_checks_are_no_refusal
         let refusals = server.log().matches("\"refused\"").count();
         assert_eq!(refusals, round, "{}", server.log());
         drop(stream);
-        server.wait_for_event("connection_ended", |event| event["peer"] == own.as_str());
+        server.wait_for_event("connection_closed", |event| event["peer"] == own.as_str());
 
         // The twin presents a certificate that nobody trusts.
         let (stream, own) = come_from_afar(haproxy.address).await;
         let mut stream = connector(&PKI.stranger).shake(stream).await.unwrap();
         let answer = request(&mut stream, "").await;
         assert_eq!(alert(&answer), Some(rustls::AlertDescription::UnknownCA));
-        let event = server.wait_for_event("refused", |_| true);
+        let event = server.wait_for_event("client_rejected", |_| true);
         assert_eq!(
             (&event["reason"], &event["peer"]),
             (&"unknown_certificate".into(), &own.into())

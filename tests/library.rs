@@ -63,7 +63,7 @@ async fn an_axum_router_works_unchanged_and_knows_its_client() {
     assert_eq!(handle.generation(), 1);
     handle.stop();
     let stopped = timeout(DEADLINE, running.stopped()).await.unwrap();
-    assert_eq!(stopped.connections_cut, 0);
+    assert_eq!(stopped.connections_aborted, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,10 +102,10 @@ async fn a_handle_tells_what_is_wrong_and_waits_for_what_is_next() {
     let running = bound.serve_hyper(portcullis::service::Hello::default());
     let handle = running.handle();
     handle.reload().await;
-    assert!(handle.findings().is_empty(), "{:?}", handle.findings());
+    assert!(handle.problems().is_empty(), "{:?}", handle.problems());
     site.trust("bad.pem", "nothing");
     handle.reload().await;
-    assert_eq!(handle.findings()[0].file, site.path("trust/bad.pem"));
+    assert_eq!(handle.problems()[0].file, site.path("trust/bad.pem"));
     site.trust("b.pem", &PKI.b.cert);
     assert_eq!(timeout(DEADLINE, handle.generation_after(1)).await, Ok(2));
     handle.abort();

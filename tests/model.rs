@@ -18,14 +18,14 @@ static CREDENTIALS: LazyLock<[&Credential; 4]> =
 const NAMES: [&str; 4] = ["one.pem", "two.crt", "three.cer", "four.pem"];
 
 /// Which of the credentials a file holds.
-type Held = BTreeSet<usize>;
+type BufferedWriter = BTreeSet<usize>;
 
 /// What is in a file of the directory.
 #[derive(Clone, Debug)]
 enum Content {
-    Good(Held),
+    Good(BufferedWriter),
     /// These, and something that cannot be read.
-    Broken(Held),
+    Broken(BufferedWriter),
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ struct Model {
     disk: Option<BTreeMap<usize, Content>>,
     /// Whether the directory is another than the one that is in force.
     is_new: bool,
-    in_force: BTreeMap<usize, Held>,
+    in_force: BTreeMap<usize, BufferedWriter>,
 }
 
 impl Model {
@@ -150,7 +150,7 @@ impl Model {
 
 async fn follow(steps: Vec<Step>) {
     let site = Site::new();
-    let first = Content::Good(Held::from([0, 1]));
+    let first = Content::Good(BufferedWriter::from([0, 1]));
     site.trust(NAMES[0], &text(&first));
     let server = site.serve();
     let mut model = Model { disk: Some(BTreeMap::from([(0, first)])), ..Model::default() };

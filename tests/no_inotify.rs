@@ -20,7 +20,7 @@ fn without_inotify_it_says_so_and_polls() {
     let event = server.wait_for_event("watch_unavailable", |_| true);
     assert!(event["remedy"].as_str().unwrap().contains("max_user_instances"), "{event}");
     site.trust("b.pem", &PKI.b.cert);
-    server.wait_for_event("trust_changed", |event| {
+    server.wait_for_event("trust_reloaded", |event| {
         event["added"].as_str().unwrap().contains("b.pem")
     });
     assert!(wait_for(DEADLINE, || server.log().matches("watch_unavailable").count() == 1));

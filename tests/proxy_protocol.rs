@@ -93,7 +93,7 @@ async fn a_refusal_names_the_client_and_not_the_load_balancer() {
     let nobody = Connector::new(None, &rustls::version::TLS13);
     let mut stream = nobody.shake(socket).await.unwrap();
     assert!(request(&mut stream, "").await.is_err());
-    let event = server.wait_for_event("refused", |_| true);
+    let event = server.wait_for_event("client_rejected", |_| true);
     assert_eq!((&event["reason"], &event["peer"]), (&"no_certificate".into(), &CLIENT.into()));
 }
 
@@ -102,7 +102,7 @@ async fn a_connection_from_elsewhere_is_refused() {
     let site = Site::new();
     let server = serve(&site, &["--proxy-protocol-from", "10.0.0.0/8,127.0.0.2"]);
     assert!(connect_after(&header(), server.addr()).await.is_err());
-    let event = server.wait_for_event("refused", |_| true);
+    let event = server.wait_for_event("client_rejected", |_| true);
     assert_eq!(event["reason"], "proxy_protocol");
     assert!(event["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{event}");
     assert!(event["detail"].as_str().unwrap().contains("--proxy-protocol-from"), "{event}");
@@ -124,12 +124,12 @@ async fn a_connection_without_a_whole_header_is_refused() {
     broken[12] = 0x11;
     for octets in [&b""[..], b"PROXY TCP4 203.0.113.7 10.0.0.1 54321 8443\r\n", &broken] {
         assert!(connect_after(octets, server.addr()).await.is_err(), "{octets:x?}");
-        server.wait_for_event("refused", |event| event["reason"] == "proxy_protocol");
+        server.wait_for_event("client_rejected", |event| event["reason"] == "proxy_protocol");
     }
     let mut half = TcpStream::connect(server.addr()).await.unwrap();
     half.write_all(&header()[..20]).await.unwrap();
     drop(half);
-    server.wait_for_event("refused", |event| {
+    server.wait_for_event("client_rejected", |event| {
         event["detail"].as_str().is_some_and(|detail| detail.contains("in the middle"))
     });
 }
@@ -144,7 +144,7 @@ async fn the_header_is_part_of_the_handshake_s_time() {
     for socket in [&mut silent, &mut half] {
         let read = timeout(DEADLINE, socket.read(&mut [0])).await.expect("it is closed");
         assert!(matches!(read, Ok(0) | Err(_)));
-        server.wait_for_event("refused", |event| event["reason"] == "handshake_timeout");
+        server.wait_for_event("client_rejected", |event| event["reason"] == "handshake_timeout");
     }
 }
 
@@ -158,7 +158,7 @@ async fn a_health_check_is_no_refusal() {
         drop(socket);
         server.wait_for_event("left_without_a_word", |_| true);
     }
-    assert!(!server.log().contains("refused"), "{}", server.log());
+    assert!(!server.log().contains("client_rejected"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +166,7 @@ async fn without_the_flag_a_header_is_not_tls() {
     let site = Site::new();
     let server = Portcullis::serve(site.flags(&[]));
     assert!(connect_after(&header(), server.addr()).await.is_err());
-    server.wait_for_event("refused", |event| event["reason"] == "not_tls");
+    server.wait_for_event("client_rejected", |event| event["reason"] == "not_tls");
     a().ask(server.addr()).await.unwrap();
 }
 

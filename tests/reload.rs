@@ -75,8 +75,8 @@ async fn loaded() -> (Site, Server, Load) {
 }
 
 fn faults(server: &Server) -> Vec<String> {
-    let findings = server.handle.findings();
-    let faults = findings.iter().filter(|finding| finding.severity == Severity::Fault);
+    let problems = server.handle.problems();
+    let faults = problems.iter().filter(|problem| problem.severity == Severity::Error);
     faults.map(ToString::to_string).collect()
 }
 

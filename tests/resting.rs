@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 /// A server that trusts A, and says when a connection comes to rest.
 fn serve(site: &Site, more: &[&str]) -> Portcullis {
-    let log = ["--log", "info,portcullis::server::connection=trace"];
+    let log = ["--log", "info,portcullis::server::http::connection=trace"];
     Portcullis::serve(site.flags(&[&log, more].concat()))
 }
 
@@ -68,7 +68,7 @@ async fn it_is_closed_when_its_certificate_goes() {
     let end = timeout(DEADLINE, stream.read_to_end(&mut rest)).await.expect("it is closed");
     // With a close_notify: without one, rustls makes an error of it.
     assert!(end.is_ok() && rest.is_empty(), "{end:?} {rest:?}");
-    server.wait_for_event("connection_ended", |event| event["reason"] == "certificate_removed");
+    server.wait_for_event("connection_closed", |event| event["reason"] == "certificate_removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

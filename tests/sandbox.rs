@@ -48,14 +48,14 @@ async fn a_link_that_leads_outside_later_is_a_named_fault_and_not_without_the_sa
     let server = serve(&site).unwrap();
     connector(&PKI.b).ask(server.addr()).await.unwrap();
     put(file.parent().unwrap(), "b.pem", &PKI.stranger.cert);
-    server.wait_for_event("trust_changed", |_| true);
+    server.wait_for_event("trust_reloaded", |_| true);
     connector(&PKI.stranger).ask(server.addr()).await.unwrap();
     drop(server);
 
     fs::remove_file(site.path("trust/b.pem")).unwrap();
     let server = Portcullis::serve(site.flags(&["--no-sandbox"]));
     symlink(&file, site.path("trust/b.pem")).unwrap();
-    server.wait_for_event("trust_changed", |_| true);
+    server.wait_for_event("trust_reloaded", |_| true);
     connector(&PKI.stranger).ask(server.addr()).await.unwrap();
     server.wait_for_event("not_sandboxed", |event| event["why"] == "--no-sandbox");
 }
@@ -68,7 +68,7 @@ async fn in_the_sandbox_a_directory_made_again_and_a_renewed_server_certificate_
     server.wait_for_event("reload_failed", |_| true);
     fs::create_dir(site.path("trust")).unwrap();
     site.trust("b.pem", &PKI.b.cert);
-    server.wait_for_event("trust_changed", |event| {
+    server.wait_for_event("trust_reloaded", |event| {
         event["added"].as_str().unwrap().contains("b.pem")
     });
     connector(&PKI.b).ask(server.addr()).await.unwrap();
@@ -94,7 +94,7 @@ async fn in_the_sandbox_a_link_that_changes_beside_itself_is_followed() {
     let server = Portcullis::serve(args);
     symlink("two", site.path("next")).unwrap();
     fs::rename(site.path("next"), site.path("current")).unwrap();
-    server.wait_for_event("trust_changed", |_| true);
+    server.wait_for_event("trust_reloaded", |_| true);
     connector(&PKI.b).ask(server.addr()).await.unwrap();
 }
 
@@ -106,10 +106,10 @@ fn a_key_that_others_can_read_is_said() {
     };
     mode(0o640);
     let server = Portcullis::serve(site.flags(&[]));
-    assert!(!server.log().contains("file_warning"), "{}", server.log());
+    assert!(!server.log().contains("trust_file_warning"), "{}", server.log());
     mode(0o644);
     server.signal("HUP");
-    let warning = server.wait_for_event("file_warning", |_| true);
+    let warning = server.wait_for_event("trust_file_warning", |_| true);
     assert!(warning["file"].as_str().unwrap().ends_with("server.key"), "{warning}");
     assert!(warning["problem"].as_str().unwrap().contains("0644"), "{warning}");
     assert!(warning["remedy"].as_str().unwrap().contains("chmod"), "{warning}");

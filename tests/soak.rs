@@ -48,7 +48,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What happened so far.
 #[derive(Default)]
-struct Counts {
+struct UsageCounters {
     requests: AtomicU64,
     full: AtomicU64,
     resumed: AtomicU64,
@@ -60,7 +60,7 @@ struct Counts {
     is_over: AtomicBool,
 }
 
-impl Counts {
+impl UsageCounters {
     fn add(count: &AtomicU64) {
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -95,14 +95,14 @@ fn connector(credential: &Credential) -> Connector {
 
 /// What the process holds: resident memory in KiB, descriptors, threads, tasks of its runtime.
 #[derive(Clone, Copy, Debug, Default)]
-struct Held {
+struct BufferedWriter {
     memory: usize,
     descriptors: usize,
     threads: usize,
     tasks: usize,
 }
 
-impl Held {
+impl BufferedWriter {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "there are few")]
     fn now(site: &Site) -> Self {
         // Before it is asked, for the asking takes one for a moment.
@@ -137,10 +137,10 @@ fn main() -> ExitCode {
 /// Loads the server for a third of the time, has it rest, and does so again, and again: in the first
 /// third it makes what it makes once, and what the second has not left behind, the last must not.
 fn soak(runtime: &tokio::runtime::Runtime, site: &Site, time: Duration) -> bool {
-    let counts = Arc::new(Counts::default());
-    let start = Held::now(site);
+    let counts = Arc::new(UsageCounters::default());
+    let start = BufferedWriter::now(site);
     println!("at start: {start:?}");
-    let third = |most: Held| {
+    let third = |most: BufferedWriter| {
         runtime.block_on(load(&counts, site, time / 3));
         rest(site, most)
     };
@@ -177,12 +177,12 @@ fn soak(runtime: &tokio::runtime::Runtime, site: &Site, time: Duration) -> bool 
 
 /// Waits until there are no more descriptors, threads and tasks than these, and memory has come to rest.
 /// (A thread that has read files waits for ten seconds for more to read.)
-fn rest(site: &Site, most: Held) -> Held {
-    let mut now = Held::now(site);
+fn rest(site: &Site, most: BufferedWriter) -> BufferedWriter {
+    let mut now = BufferedWriter::now(site);
     let (mut least, mut since) = (now, Instant::now());
     wait_for(REST, || {
         thread::sleep(LOOK);
-        now = Held::now(site);
+        now = BufferedWriter::now(site);
         if now.memory < least.memory || now.descriptors < least.descriptors {
             (least, since) = (now, Instant::now());
         }
@@ -194,7 +194,7 @@ fn rest(site: &Site, most: Held) -> Held {
     now
 }
 
-async fn load(counts: &Arc<Counts>, site: &Site, time: Duration) {
+async fn load(counts: &Arc<UsageCounters>, site: &Site, time: Duration) {
     let address = site.server.addr();
     counts.is_over.store(false, Ordering::Relaxed);
     let mut clients = JoinSet::new();
@@ -211,10 +211,10 @@ async fn load(counts: &Arc<Counts>, site: &Site, time: Duration) {
     while Instant::now() < end {
         second.tick().await;
         match site.files.path("trust/b.pem").exists() {
-            true => site.files.distrust("b.pem"),
+            true => site.files.invalidate("b.pem"),
             false => site.files.trust("b.pem", &PKI.b.cert),
         }
-        Counts::add(&counts.rotations);
+        UsageCounters::add(&counts.rotations);
     }
     counts.is_over.store(true, Ordering::Relaxed);
     while let Some(ended) = clients.join_next().await {
@@ -230,7 +230,7 @@ fn pace() -> tokio::time::Interval {
 }
 
 /// HTTP/1.1 on one connection for as long as it goes.
-async fn keep_alive(counts: Arc<Counts>, address: SocketAddr) {
+async fn keep_alive(counts: Arc<UsageCounters>, address: SocketAddr) {
     let connector = connector(&PKI.a);
     let mut pace = pace();
     while !counts.is_over() {
@@ -249,7 +249,7 @@ async fn keep_alive(counts: Arc<Counts>, address: SocketAddr) {
 }
 
 /// HTTP/2 on one connection for as long as it goes.
-async fn keep_alive_h2(counts: Arc<Counts>, address: SocketAddr) {
+async fn keep_alive_h2(counts: Arc<UsageCounters>, address: SocketAddr) {
     let connector = connector(&PKI.a).speaking("h2");
     let mut pace = pace();
     while !counts.is_over() {
@@ -270,7 +270,7 @@ async fn keep_alive_h2(counts: Arc<Counts>, address: SocketAddr) {
 }
 
 /// A new connection each time, resumed where that is offered.
-async fn come_anew(counts: Arc<Counts>, address: SocketAddr) {
+async fn come_anew(counts: Arc<UsageCounters>, address: SocketAddr) {
     let connector = connector(&PKI.a);
     let mut pace = pace();
     while !counts.is_over() {
@@ -283,7 +283,7 @@ async fn come_anew(counts: Arc<Counts>, address: SocketAddr) {
 }
 
 /// Half a request, over HTTP/1.1 and HTTP/2 in turn.
-async fn leave_in_the_middle(counts: Arc<Counts>, address: SocketAddr) {
+async fn leave_in_the_middle(counts: Arc<UsageCounters>, address: SocketAddr) {
     let connectors = [connector(&PKI.a), connector(&PKI.a).speaking("h2")];
     let mut pace = pace();
     while !counts.is_over() {
@@ -299,24 +299,24 @@ async fn leave_in_the_middle(counts: Arc<Counts>, address: SocketAddr) {
             } else {
                 stream.write_all(post).await
             };
-            Counts::add(&counts.left);
+            UsageCounters::add(&counts.left);
         }
     }
 }
 
 /// One who is never let in.
-async fn stranger(counts: Arc<Counts>, address: SocketAddr) {
+async fn stranger(counts: Arc<UsageCounters>, address: SocketAddr) {
     let stranger = connector(&PKI.stranger);
     let mut pace = pace();
     while !counts.is_over() {
         pace.tick().await;
         let answer = stranger.ask(address).await;
-        Counts::add(if answer.is_ok() { &counts.let_in } else { &counts.refusals });
+        UsageCounters::add(if answer.is_ok() { &counts.let_in } else { &counts.refusals });
     }
 }
 
 /// The one whose certificate comes and goes: it is let in or not, and its connections end.
-async fn come_and_go(counts: Arc<Counts>, address: SocketAddr) {
+async fn come_and_go(counts: Arc<UsageCounters>, address: SocketAddr) {
     let connector = connector(&PKI.b);
     let mut pace = pace();
     while !counts.is_over() {

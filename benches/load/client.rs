@@ -106,12 +106,12 @@ impl ClientSessionStore for Sessions {
 
 /// What is counted of all requests.
 #[derive(Default)]
-pub struct Tally {
+pub struct LazyCounter {
     pub errors: usize,
     pub resumed: usize,
 }
 
-impl Tally {
+impl LazyCounter {
     fn fail(&mut self, what: &dyn std::fmt::Display) {
         self.errors += 1;
         if self.errors == 1 {
@@ -206,7 +206,7 @@ fn is_whole(answer: &[u8], expected: &[u8]) -> io::Result<bool> {
 pub fn open(
     options: &Options,
     configs: &[Arc<ClientConfig>],
-    tally: &mut Tally,
+    tally: &mut LazyCounter,
 ) -> Vec<Connection> {
     let opened = configs.iter().map(|config| {
         let mut connection = Connection::open(options, config)?;
@@ -235,7 +235,7 @@ pub fn open(
 }
 
 /// One more request on each.
-pub fn ask(options: &Options, connections: &mut [Connection], tally: &mut Tally) {
+pub fn ask(options: &Options, connections: &mut [Connection], tally: &mut LazyCounter) {
     for connection in &mut *connections {
         connection.asked = false;
         if let Err(error) = connection.prepare().and_then(|()| connection.send()) {
@@ -255,7 +255,7 @@ pub fn close(connections: Vec<Connection>) {
 
 fn each(
     connections: Vec<Connection>,
-    tally: &mut Tally,
+    tally: &mut LazyCounter,
     mut step: impl FnMut(&mut Connection) -> io::Result<()>,
 ) -> Vec<Connection> {
     let stepped = connections.into_iter().map(|mut connection| {
@@ -265,7 +265,7 @@ fn each(
     keep(stepped.collect(), tally)
 }
 
-fn keep<T>(results: Vec<io::Result<T>>, tally: &mut Tally) -> Vec<T> {
+fn keep<T>(results: Vec<io::Result<T>>, tally: &mut LazyCounter) -> Vec<T> {
     let good = |result: io::Result<T>| result.map_err(|error| tally.fail(&error)).ok();
     results.into_iter().filter_map(good).collect()
 }

@@ -10,7 +10,7 @@ use rustls::client::Resumption;
 use rustls::version::TLS13;
 
 use crate::Options;
-use crate::client::{Connection, Sessions, Tally, ask, close, config, open};
+use crate::client::{Connection, LazyCounter, Sessions, ask, close, config, open};
 use crate::meter::{Meter, memory_kib};
 
 /// So that lazily made things are there, and caches warm.
@@ -26,15 +26,15 @@ fn fresh(options: &Options) -> Vec<Arc<ClientConfig>> {
     vec![config(options, Resumption::disabled()); options.batch]
 }
 
-fn say(mode: &str, tally: &Tally, rest: &str) {
-    let Tally { errors, resumed } = tally;
+fn say(mode: &str, tally: &LazyCounter, rest: &str) {
+    let LazyCounter { errors, resumed } = tally;
     println!("{{\"mode\":\"{mode}\",\"errors\":{errors},\"resumed\":{resumed},{rest}}}");
 }
 
 /// A full handshake, a request, and the end.
 pub fn full(options: &Options) {
     let configs = fresh(options);
-    let mut tally = Tally::default();
+    let mut tally = LazyCounter::default();
     rounds(options, &configs, WARM_UP, &mut tally);
     measure("full", options, &configs, tally);
 }
@@ -45,7 +45,7 @@ pub fn resumed(options: &Options) {
     let sessions: Vec<_> = (0..options.batch).map(|_| Arc::new(Sessions::default())).collect();
     let resumption = |sessions: &Arc<_>| Resumption::store(Arc::clone(sessions) as _);
     let configs: Vec<_> = sessions.iter().map(|one| config(options, resumption(one))).collect();
-    let mut tally = Tally::default();
+    let mut tally = LazyCounter::default();
     rounds(options, &configs, WARM_UP, &mut tally);
     if options.tls == &TLS13 && tally.resumed < (WARM_UP - 1) * options.batch {
         // Some servers give tickets at full handshakes only: enough of them beforehand.
@@ -63,13 +63,13 @@ pub fn resumed(options: &Options) {
     measure("resumed", options, &configs, tally);
 }
 
-fn rounds(options: &Options, configs: &[Arc<ClientConfig>], count: usize, tally: &mut Tally) {
+fn rounds(options: &Options, configs: &[Arc<ClientConfig>], count: usize, tally: &mut LazyCounter) {
     for _ in 0..count {
         close(open(options, configs, tally));
     }
 }
 
-fn measure(mode: &str, options: &Options, configs: &[Arc<ClientConfig>], mut tally: Tally) {
+fn measure(mode: &str, options: &Options, configs: &[Arc<ClientConfig>], mut tally: LazyCounter) {
     let count = options.count.div_ceil(options.batch);
     let meter = Meter::start(options.pid);
     rounds(options, configs, count, &mut tally);
@@ -80,7 +80,7 @@ fn measure(mode: &str, options: &Options, configs: &[Arc<ClientConfig>], mut tal
 
 /// A request on a connection that was there before.
 pub fn kept(options: &Options) {
-    let mut tally = Tally::default();
+    let mut tally = LazyCounter::default();
     let mut connections = open_many(options, options.batch, &mut tally);
     for _ in 0..WARM_UP * 10 {
         ask(options, &mut connections, &mut tally);
@@ -97,7 +97,7 @@ pub fn kept(options: &Options) {
 /// The memory that connections hold that have had one request answered and wait for the next. The
 /// server has to be a new one, or they are given what it still holds of earlier ones.
 pub fn idle(options: &Options) {
-    let mut tally = Tally::default();
+    let mut tally = LazyCounter::default();
     let configs = fresh(options);
     // Once: what they leave behind is used again, and then not seen.
     close(open(options, &configs, &mut tally));
@@ -115,7 +115,7 @@ pub fn idle(options: &Options) {
 /// Connections that have had one request answered, for as long as standard input is open. `batch` is
 /// how many.
 pub fn hold(options: &Options) {
-    let mut tally = Tally::default();
+    let mut tally = LazyCounter::default();
     let connections = open_many(options, options.batch, &mut tally);
     println!("{{\"mode\":\"ready\"}}");
     let _ = std::io::stdin().read(&mut [0]);
@@ -125,7 +125,7 @@ pub fn hold(options: &Options) {
 /// Requests at a pace, one at a time, on many connections: how long each takes. `count` is how many
 /// requests, `batch` how many connections.
 pub fn paced(options: &Options) {
-    let mut tally = Tally::default();
+    let mut tally = LazyCounter::default();
     let mut connections = open_many(options, options.batch, &mut tally);
     println!("{{\"mode\":\"ready\"}}");
     let meter = Meter::start(options.pid);
@@ -151,7 +151,7 @@ pub fn paced(options: &Options) {
 }
 
 /// So many, a batch at a time.
-fn open_many(options: &Options, count: usize, tally: &mut Tally) -> Vec<Connection> {
+fn open_many(options: &Options, count: usize, tally: &mut LazyCounter) -> Vec<Connection> {
     let config = config(options, Resumption::disabled());
     let mut connections = Vec::with_capacity(count);
     while connections.len() < count && tally.errors == 0 {

@@ -71,7 +71,7 @@ impl Admin {
                             tokio::select! {
                                 // However it ends, it has had its time.
                                 _ = timeout(CONNECTION, answers.serve(socket)) => {}
-                                () = place.put_out() => {}
+                                () = place.dropped() => {}
                             }
                         });
                     }

@@ -22,22 +22,22 @@
 //! | `trust_loaded` | info | the files were read at start | `generation`, `certificates`, `trusted` |
 //! | `listening` | info | for each address that clients may connect to | `addr` |
 //! | `admin_listening` | info | `--admin` answers | `addr` |
-//! | `trust_changed` | info | certificates were added or removed | `generation`, `added`, `removed`, `connections_ended` |
+//! | `trust_reloaded` | info | certificates were added or removed | `generation`, `added`, `removed`, `connections_ended` |
 //! | `server_certificate_changed` | info | the server's own was renewed | `generation`, `fingerprint`, `not_after` |
 //! | `certificate_begun` | info | the time of a trusted one has come | `generation`, `certificates` |
 //! | `certificate_ended` | warn | a trusted one has ended | `generation`, `certificates`, `connections_ended`, `remedy` |
 //! | `trusts_nobody` | error | no client can be let in any more | `generation`, `remedy` |
 //! | `certificate_expiring` | warn | daily from 60 days before its end, hourly in the last day | `file`, `fingerprint`, `not_after`, `days_left`, `remedy` (says where no successor is loaded) |
 //! | `load_failed`, `reload_failed` | error | a file is faulty, at start or later; said once | `file`, `line`, `problem`, `remedy` |
-//! | `file_warning` | warn | a file is odd, or everybody can read the server's key; said once | `file`, `line`, `problem`, `remedy` |
+//! | `trust_file_warning` | warn | a file is odd, or everybody can read the server's key; said once | `file`, `line`, `problem`, `remedy` |
 //! | `fault_mended` | info | a fault is gone | `file`, `line`, `problem` |
 //! | `reload_ended` | error | what reads the files has ended by a fault of its own: nothing is taken up any more | `error`, `remedy` |
 //! | `watch_unavailable` | warn | the file system tells of no change; it is polled | `error`, `poll_interval`, `remedy` |
 //! | `reloaded` | info | what SIGHUP asked for is done | `generation` |
 //! | `chain_ended` | info | a chain that was let in has ended, and its sessions with it | `generation`, `connections_ended` |
-//! | `refused` | warn | a client was refused: up to ten a second, and the first of each reason | `reason` (a [`Reason`](crate::Reason)), `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest` (the trusted certificate that is nearest: the same one, removed when, same key, same serial), `detail`, `remedy` |
+//! | `client_rejected` | warn | a client was refused: up to ten a second, and the first of each reason | `reason` (a [`Reason`](crate::Reason)), `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest` (the trusted certificate that is nearest: the same one, removed when, same key, same serial), `detail`, `remedy` |
 //! | `refusals_summed` | warn | once a second in a flood: those that were not said one by one | `count`, `reasons` |
-//! | `connection_ended` | info | a connection that was let in has ended | `peer`, `certificate`, `reason` (`done`, `failed`, `large_head`, `flooding`, `idle`, `slow_head`, `slow_reader`, `aged`, `stopped`, `certificate_removed`, `certificate_expired`), `requests`, `duration` |
+//! | `connection_closed` | info | a connection that was let in has ended | `peer`, `certificate`, `reason` (`done`, `failed`, `large_head`, `flooding`, `idle`, `slow_head`, `slow_reader`, `aged`, `stopped`, `certificate_removed`, `certificate_expired`), `requests`, `duration` |
 //! | `request` | info | a request was answered; target `portcullis::access`, `--access-log off` leaves it out | `method`, `path` (without the query), `status`, `bytes`, `duration`, `certificate`, `peer`, `api_id`, `trace_id`, `cut_off` (the answer did not reach its end) |
 //! | `service_panicked` | error | the application panicked; the client got `500` | `panic` |
 //! | `accept_failed` | warn | the machine has no room for a connection | `error`, `remedy` |
@@ -96,7 +96,7 @@
 //! | an application that panics | `portcullis_service_panics_total` |
 //!
 //! The other reasons of `portcullis_connections_ended_total` are those of the event
-//! `connection_ended`, and of `portcullis_proxy_failures_total` those of `request_refused` and
+//! `connection_closed`, and of `portcullis_proxy_failures_total` those of `request_refused` and
 //! `upstream_failed`.
 //!
 //! Those of each trusted certificate, by `fingerprint` and `file`, are

@@ -6,7 +6,7 @@ const EVERY = 3000;
 const MOST_ROWS = 500;
 const TONES = {
   in_use: "good", waiting: "calm", not_yet_valid: "calm", quiet: "", safe_to_remove: "go",
-  ends_without_successor: "warn", renew: "warn", expired: "bad", fault: "bad", warning: "warn",
+  ends_without_successor: "warn", renew: "warn", expired: "bad", error: "bad", warning: "warn",
 };
 
 const byId = (id) => document.getElementById(id);
@@ -105,7 +105,7 @@ function certificateRow() {
   return row;
 }
 
-function findingRow() {
+function problemRow() {
   const severity = make("p", "chip");
   const problem = make("div", "said");
   const remedy = make("div", "quiet said");
@@ -168,8 +168,8 @@ function show(status) {
     ["handshakes accepted", status.handshakes.accepted],
     ["clients refused", sum(Object.values(status.handshakes.refused))],
   ], ([label]) => label, figureRow);
-  byId("faults").hidden = status.findings.length === 0;
-  rows(byId("findings"), status.findings, (it) => JSON.stringify(it), findingRow);
+  byId("problem-list").hidden = status.problems.length === 0;
+  rows(byId("problems"), status.problems, (it) => JSON.stringify(it), problemRow);
   rows(byId("trusted"), status.trusted.slice(0, MOST_ROWS), (it) => it.role + it.fingerprint,
     certificateRow);
   const more = status.trusted.length - MOST_ROWS;

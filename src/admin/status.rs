@@ -27,7 +27,7 @@ use serde::Serialize;
 use super::verdict::Verdict;
 use crate::trust::{rfc3339, unix_time};
 use crate::{
-    Finding, RefusedClient, ReloadState, ServerCertificate, Severity, Snapshot, TrustedCertificate,
+    Problem, RejectedClient, ReloadState, ServerCertificate, Severity, Snapshot, TrustedCertificate,
 };
 
 const VERSION: u32 = 1;
@@ -45,9 +45,9 @@ struct Status<'a> {
     server: Certificate<'a>,
     trusted: Vec<Trusted<'a>>,
     reload: Reload,
-    findings: Vec<Found<'a>>,
+    problems: Vec<Found<'a>>,
     handshakes: Handshakes,
-    refusals: Vec<Refusal<'a>>,
+    refusals: Vec<RejectedClientJson<'a>>,
 }
 
 #[derive(Serialize)]
@@ -104,7 +104,7 @@ struct Handshakes {
 }
 
 #[derive(Serialize)]
-struct Refusal<'a> {
+struct RejectedClientJson<'a> {
     at: String,
     reason: &'static str,
     peer: String,
@@ -136,12 +136,12 @@ pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
         server: Certificate::of_server(&snapshot.server, now),
         trusted: trusted.collect(),
         reload: Reload::new(snapshot.reload),
-        findings: snapshot.findings.iter().map(Found::new).collect(),
+        problems: snapshot.problems.iter().map(Found::new).collect(),
         handshakes: Handshakes {
             accepted: snapshot.handshakes.accepted,
             refused: refused.map(|(reason, count)| (reason.as_str(), *count)).collect(),
         },
-        refusals: snapshot.refusals.iter().map(Refusal::new).collect(),
+        refusals: snapshot.refusals.iter().map(RejectedClientJson::new).collect(),
     })
 }
 
@@ -216,22 +216,22 @@ impl Reload {
 }
 
 impl<'a> Found<'a> {
-    pub(crate) fn new(finding: &'a Finding) -> Self {
+    pub(crate) fn new(problem: &'a Problem) -> Self {
         Self {
-            severity: match finding.severity {
-                Severity::Fault => "fault",
+            severity: match problem.severity {
+                Severity::Error => "error",
                 Severity::Warning => "warning",
             },
-            file: finding.file.display().to_string(),
-            line: finding.line,
-            problem: &finding.problem,
-            remedy: &finding.remedy,
+            file: problem.file.display().to_string(),
+            line: problem.line,
+            problem: &problem.problem,
+            remedy: &problem.remedy,
         }
     }
 }
 
-impl<'a> Refusal<'a> {
-    fn new(client: &'a RefusedClient) -> Self {
+impl<'a> RejectedClientJson<'a> {
+    fn new(client: &'a RejectedClient) -> Self {
         Self {
             at: text(client.at),
             reason: client.reason.as_str(),

@@ -6,7 +6,7 @@ use clap::Args;
 use rustls::pki_types::ServerName;
 
 use crate::cli::inspect::say;
-use crate::cli::{Serve, Verdict};
+use crate::cli::{Outcome, Serve};
 
 /// What to check.
 #[derive(Args, Debug)]
@@ -26,19 +26,19 @@ impl Check {
     ///
     /// # Errors
     /// `out` does not take it.
-    pub fn run(&self, out: &mut impl Write) -> io::Result<Verdict> {
+    pub fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
         let check = self.serve.config().check_for(&self.name);
-        say(out, &check.findings)?;
+        say(out, &check.problems)?;
         if let Some(reason) = &check.not_startable {
-            writeln!(out, "fault: {reason}")?;
+            writeln!(out, "error: {reason}")?;
         } else {
             writeln!(out, "probe: a handshake without a client certificate is refused")?;
         }
         if !check.is_good() {
-            return Ok(Verdict::Faulty);
+            return Ok(Outcome::Faulty);
         }
         writeln!(out, "ok")?;
-        Ok(Verdict::Good)
+        Ok(Outcome::Good)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use clap::Args;
 use rustls::crypto::aws_lc_rs::default_provider;
 
-use crate::cli::Verdict;
+use crate::cli::Outcome;
 use crate::cli::inspect::say;
 use crate::reload::{read_chain, read_trust};
 use crate::trust::{Presented, TrustStore, rfc3339, unix_time};
@@ -40,25 +40,25 @@ impl Explain {
     ///
     /// # Errors
     /// `out` does not take it.
-    pub fn run(&self, out: &mut impl Write) -> io::Result<Verdict> {
-        let (mut trusted, mut findings) = (Vec::new(), Vec::new());
+    pub fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
+        let (mut trusted, mut problems) = (Vec::new(), Vec::new());
         let pins = self.trust.iter().map(|path| (Role::Pin, path));
         let anchors = self.trust_ca.iter().map(|path| (Role::Anchor, path));
         for (role, path) in pins.chain(anchors) {
             let (loaded, found) = read_trust(role, path);
             trusted.extend(loaded);
-            findings.extend(found);
+            problems.extend(found);
         }
         let chain = match read_chain(&self.certificate) {
             Ok(chain) => chain,
             Err(found) => {
-                findings.extend(found);
+                problems.extend(found);
                 Vec::new()
             }
         };
-        let verdict = Verdict::of(&findings);
+        let verdict = Outcome::of(&problems);
         let Some((certificate, intermediates)) = chain.split_first() else {
-            say(out, &findings)?;
+            say(out, &problems)?;
             return Ok(verdict);
         };
         let algorithms = default_provider().signature_verification_algorithms;
@@ -95,7 +95,7 @@ impl Explain {
             writeln!(out, "serial:      {}", summary.serial)?;
             writeln!(out, "valid:       {from} to {until}")?;
         }
-        say(out, &findings)?;
+        say(out, &problems)?;
         Ok(verdict)
     }
 }

@@ -8,10 +8,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::admin::status::{Found, days_left};
-use crate::cli::Verdict;
+use crate::cli::Outcome;
 use crate::reload::read_trust;
 use crate::trust::{Loaded, rfc3339, system_time};
-use crate::{Finding, Role, Severity};
+use crate::{Problem, Role, Severity};
 
 /// What to look at.
 #[derive(Args, Debug)]
@@ -29,7 +29,7 @@ pub struct Inspect {
 struct Report<'a> {
     version: u32,
     certificates: Vec<Row>,
-    findings: Vec<Found<'a>>,
+    problems: Vec<Found<'a>>,
 }
 
 #[derive(Serialize)]
@@ -80,33 +80,33 @@ impl Inspect {
     ///
     /// # Errors
     /// `out` does not take it.
-    pub fn run(&self, out: &mut impl Write) -> io::Result<Verdict> {
+    pub fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
         let now = SystemTime::now();
-        let (mut rows, mut findings) = (Vec::new(), Vec::new());
+        let (mut rows, mut problems) = (Vec::new(), Vec::new());
         for path in &self.paths {
             let (loaded, found) = read_trust(Role::Pin, path);
             rows.extend(loaded.iter().map(|loaded| Row::new(loaded, now)));
-            findings.extend(found);
+            problems.extend(found);
         }
-        let verdict = Verdict::of(&findings);
+        let verdict = Outcome::of(&problems);
         if self.json {
-            let findings = findings.iter().map(Found::new).collect();
-            let report = Report { version: 1, certificates: rows, findings };
+            let problems = problems.iter().map(Found::new).collect();
+            let report = Report { version: 1, certificates: rows, problems };
             serde_json::to_writer_pretty(&mut *out, &report)?;
             writeln!(out)?;
             return Ok(verdict);
         }
         write_table(out, &rows)?;
-        say(out, &findings)?;
+        say(out, &problems)?;
         Ok(verdict)
     }
 }
 
 /// Writes findings a line each.
-pub(super) fn say(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
-    findings.iter().try_for_each(|finding| match finding.severity {
-        Severity::Fault => writeln!(out, "fault: {finding}"),
-        Severity::Warning => writeln!(out, "warning: {finding}"),
+pub(super) fn say(out: &mut impl Write, problems: &[Problem]) -> io::Result<()> {
+    problems.iter().try_for_each(|problem| match problem.severity {
+        Severity::Error => writeln!(out, "error: {problem}"),
+        Severity::Warning => writeln!(out, "warning: {problem}"),
     })
 }
 

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::reload::finding::Finding;
+use crate::reload::problem::Problem;
 use crate::reload::watch::BeingWritten;
-use crate::trust::pem::{self, Fault, Problem};
+use crate::trust::pem::{self, PemError, PemErrorKind};
 use crate::trust::{Certificate, Fingerprint, Loaded, Role, is_anchor};
 
 /// The size of a trust file at the most.
@@ -29,7 +29,7 @@ const MOST_LISTINGS: usize = 10;
 
 /// How files are read.
 #[derive(Debug)]
-pub(super) struct How<'a> {
+pub(super) struct ReadContext<'a> {
     /// At start, what is good in a file with faults counts: there is nothing before it that could
     /// stay, and a restart must not make an outage of one bad block.
     pub(super) is_first: bool,
@@ -47,7 +47,7 @@ pub(super) struct Source {
     files: BTreeMap<PathBuf, TrustFile>,
     passed_over: BTreeSet<PathBuf>,
     /// What is wrong with the source itself.
-    fault: Option<Finding>,
+    fault: Option<Problem>,
 }
 
 /// Tells a directory from another that was made in its place. The time of its making is there
@@ -97,7 +97,7 @@ struct TrustFile {
     digest: Option<Fingerprint>,
     /// What it last held that was good.
     certificates: Vec<Arc<Certificate>>,
-    findings: Vec<Finding>,
+    problems: Vec<Problem>,
 }
 
 impl Source {
@@ -134,20 +134,20 @@ impl Source {
     }
 
     /// All that is wrong with it now.
-    pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
+    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
         let passed_over = self.passed_over.iter().map(|path| {
             let remedy = "name it *.pem, *.crt or *.cer if it is to be trusted";
-            Finding::warning(path, "passed over for its name", remedy)
+            Problem::warning(path, "passed over for its name", remedy)
         });
         self.fault
             .iter()
             .cloned()
-            .chain(self.files.values().flat_map(|file| file.findings.iter().cloned()))
+            .chain(self.files.values().flat_map(|file| file.problems.iter().cloned()))
             .chain(passed_over)
     }
 
     /// Reads what has changed.
-    pub(super) fn read(&mut self, how: &How<'_>) {
+    pub(super) fn read(&mut self, how: &ReadContext<'_>) {
         self.fault = None;
         let result = match fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_dir() => self.read_directory(how),
@@ -155,12 +155,12 @@ impl Source {
                 self.read_single_file(how);
                 Ok(())
             }
-            Err(error) => Err(Finding::unreadable(&self.path, &error)),
+            Err(error) => Err(Problem::unreadable(&self.path, &error)),
         };
         self.fault = result.err();
     }
 
-    fn read_single_file(&mut self, how: &How<'_>) {
+    fn read_single_file(&mut self, how: &ReadContext<'_>) {
         let mut file = self.files.remove(&self.path).unwrap_or_default();
         file.read(&self.path, self.role, how);
         if self.directory.is_none() || !file.certificates.is_empty() {
@@ -170,7 +170,7 @@ impl Source {
         self.files.insert(self.path.clone(), file);
     }
 
-    fn read_directory(&mut self, how: &How<'_>) -> Result<(), Finding> {
+    fn read_directory(&mut self, how: &ReadContext<'_>) -> Result<(), Problem> {
         for _ in 0..MOST_LISTINGS {
             if self.read_listed(how)? {
                 return Ok(());
@@ -183,8 +183,8 @@ impl Source {
 
     /// Reads the files of the directory, unless names come or go meanwhile: `false`. A file that
     /// is renamed while its directory is listed may be missing from the list.
-    fn read_listed(&mut self, how: &How<'_>) -> Result<bool, Finding> {
-        let unreadable = |error| Finding::unreadable(&self.path, &error);
+    fn read_listed(&mut self, how: &ReadContext<'_>) -> Result<bool, Problem> {
+        let unreadable = |error| Problem::unreadable(&self.path, &error);
         let (identity, listing) = Listing::of(&self.path).map_err(unreadable)?;
         let mut files = BTreeMap::new();
         for path in &listing.trusted {
@@ -206,10 +206,10 @@ impl Source {
         self.passed_over = listing.passed_over;
         let holds_something = |file: &TrustFile| !file.certificates.is_empty();
         let lost_everything = self.files.values().any(holds_something)
-            && !files.values().any(|file| holds_something(file) && file.findings.is_empty());
+            && !files.values().any(|file| holds_something(file) && file.problems.is_empty());
         if self.directory.as_ref() != Some(&identity) && lost_everything {
             self.files.append(&mut files);
-            return Err(Finding::fault(
+            return Err(Problem::fault(
                 &self.path,
                 "a new directory without a usable certificate has taken its place",
                 "put the certificates into it; what the old one held stays in force until then",
@@ -221,7 +221,7 @@ impl Source {
     }
 
     /// Has the content of every file read again, whatever its time stamps say.
-    pub(super) fn distrust_stamps(&mut self) {
+    pub(super) fn invalidate_stamps(&mut self) {
         for file in self.files.values_mut() {
             file.stamp = None;
         }
@@ -258,14 +258,14 @@ impl Listing {
 
 impl TrustFile {
     /// Reads the file where it has changed. `false` says that it is not there.
-    fn read(&mut self, path: &Path, role: Role, how: &How<'_>) -> bool {
+    fn read(&mut self, path: &Path, role: Role, how: &ReadContext<'_>) -> bool {
         match self.read_changed(path) {
             Ok(None) => {}
             Ok(Some(bytes)) => self.take(path, role, &bytes, how),
             Err(error) => {
                 self.stamp = None;
                 self.digest = None;
-                self.findings = vec![Finding::unreadable(path, &error)];
+                self.problems = vec![Problem::unreadable(path, &error)];
                 return error.kind() != io::ErrorKind::NotFound;
             }
         }
@@ -290,7 +290,7 @@ impl TrustFile {
         Ok(Some(bytes))
     }
 
-    fn take(&mut self, path: &Path, role: Role, bytes: &[u8], how: &How<'_>) {
+    fn take(&mut self, path: &Path, role: Role, bytes: &[u8], how: &ReadContext<'_>) {
         let (mut certificates, faults) = parse(bytes, role);
         if faults.is_empty() && how.being_written.contains(path) {
             let is_missing =
@@ -304,7 +304,7 @@ impl TrustFile {
         if faults.is_empty() || how.is_first {
             self.certificates = certificates;
         }
-        self.findings = faults.iter().map(|fault| Finding::in_pem(path, fault)).collect();
+        self.problems = faults.iter().map(|fault| Problem::in_pem(path, fault)).collect();
     }
 }
 
@@ -318,22 +318,22 @@ pub(super) fn read_regular(path: &Path, metadata: &Metadata) -> io::Result<Vec<u
     Ok(bytes)
 }
 
-fn parse(bytes: &[u8], role: Role) -> (Vec<Arc<Certificate>>, Vec<Fault>) {
+fn parse(bytes: &[u8], role: Role) -> (Vec<Arc<Certificate>>, Vec<PemError>) {
     if bytes.len() as u64 > LARGEST {
-        return (Vec::new(), vec![Fault::whole(Problem::TooLarge)]);
+        return (Vec::new(), vec![PemError::whole(PemErrorKind::TooLarge)]);
     }
     let (blocks, mut faults) = pem::certificates(bytes);
     let mut certificates = Vec::new();
     for (line, der) in blocks {
         match Certificate::parse(der) {
             Ok(certificate) if role == Role::Anchor && !certificate.is_ca() => {
-                faults.push(Fault { line: Some(line), problem: Problem::NotACa });
+                faults.push(PemError { line: Some(line), problem: PemErrorKind::NotACa });
             }
             Ok(certificate) if role == Role::Anchor && !is_anchor(&certificate) => {
-                faults.push(Fault { line: Some(line), problem: Problem::UnusableCa });
+                faults.push(PemError { line: Some(line), problem: PemErrorKind::UnusableCa });
             }
             Ok(certificate) => certificates.push(Arc::new(certificate)),
-            Err(problem) => faults.push(Fault { line: Some(line), problem }),
+            Err(problem) => faults.push(PemError { line: Some(line), problem }),
         }
     }
     (certificates, faults)
@@ -341,23 +341,23 @@ fn parse(bytes: &[u8], role: Role) -> (Vec<Arc<Certificate>>, Vec<Fault>) {
 
 /// Reads a trust file or directory once: what is good in it, and what is wrong.
 #[cfg(feature = "cli")]
-pub(crate) fn read_trust(role: Role, path: &Path) -> (Vec<Loaded>, Vec<Finding>) {
+pub(crate) fn read_trust(role: Role, path: &Path) -> (Vec<Loaded>, Vec<Problem>) {
     let mut source = Source::new(role, path.to_owned());
-    source.read(&How { is_first: true, being_written: &BeingWritten::default() });
-    (source.loaded().collect(), source.findings().collect())
+    source.read(&ReadContext { is_first: true, being_written: &BeingWritten::default() });
+    (source.loaded().collect(), source.problems().collect())
 }
 
 /// Reads what a peer presents: its own certificate first.
 #[cfg(feature = "cli")]
 pub(crate) fn read_chain(
     path: &Path,
-) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Vec<Finding>> {
+) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Vec<Problem>> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
-        .map_err(|error| vec![Finding::unreadable(path, &error)])?;
+        .map_err(|error| vec![Problem::unreadable(path, &error)])?;
     let chain = pem::chain(&bytes).map_err(|faults| {
-        faults.iter().map(|fault| Finding::in_pem(path, fault)).collect::<Vec<_>>()
+        faults.iter().map(|fault| Problem::in_pem(path, fault)).collect::<Vec<_>>()
     })?;
     Ok(chain.into_iter().map(|(_, der)| der).collect())
 }

@@ -12,8 +12,8 @@ use rustls::{ServerConfig, crypto};
 
 use crate::clock::Clock;
 use crate::reload::identity::ServerIdentity;
-use crate::reload::probe::refuses_who_has_no_certificate;
-use crate::trust::{Fingerprint, PinVerifier, Role, TrustStore};
+use crate::reload::probe::probe_rejects_anonymous_client;
+use crate::trust::{Fingerprint, PinnedClientVerifier, Role, TrustStore};
 
 /// One immutable state of everything that is loaded. A connection takes one and keeps it.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Generation {
 
 /// What the generations have in common.
 #[derive(Debug)]
-pub(super) struct Recipe {
+pub(super) struct GenerationBuilder {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -40,11 +40,11 @@ pub(super) struct Time(pub(super) Arc<dyn Clock>);
 
 impl TimeProvider for Time {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(crate::clock::unix_time(self.0.as_ref()))
+        Some(crate::clock::unix_now(self.0.as_ref()))
     }
 }
 
-impl Recipe {
+impl GenerationBuilder {
     /// Makes a generation, and tries that it refuses whoever has no certificate. Sessions of
     /// `resumable` can be resumed in it: only ever the one before it, and only where nothing was
     /// taken away, because no verifier is asked at a resumption.
@@ -55,12 +55,12 @@ impl Recipe {
         identity: Arc<ServerIdentity>,
         resumable: Option<&Generation>,
     ) -> Result<Generation, rustls::Error> {
-        let now = crate::clock::unix_time(self.clock.as_ref());
+        let now = crate::clock::unix_now(self.clock.as_ref());
         let time = Arc::new(Time(Arc::clone(&self.clock)));
         let provider = Arc::clone(&self.provider);
         let mut tls = ServerConfig::builder_with_details(provider, time)
             .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(Arc::new(PinVerifier::new(Arc::clone(&store))))
+            .with_client_cert_verifier(Arc::new(PinnedClientVerifier::new(Arc::clone(&store))))
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
                 &identity.certified_key,
             ))));
@@ -80,8 +80,8 @@ impl Recipe {
         tls.ticketer = ticketer;
         tls.session_storage = sessions;
         let tls = Arc::new(tls);
-        refuses_who_has_no_certificate(&tls, &self.provider)
-            .map_err(|unfit| rustls::Error::General(unfit.to_string()))?;
+        probe_rejects_anonymous_client(&tls, &self.provider)
+            .map_err(|probe_error| rustls::Error::General(probe_error.to_string()))?;
         let active = active(&store, now);
         Ok(Generation { number, store, identity, tls, active })
     }

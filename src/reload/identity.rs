@@ -11,8 +11,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 
 use crate::reload::files::{LARGEST, read_regular};
-use crate::reload::finding::Finding;
-use crate::trust::pem::{self, Fault, Problem};
+use crate::reload::problem::Problem;
+use crate::trust::pem::{self, PemError, PemErrorKind};
 use crate::trust::{Fingerprint, Summary};
 
 /// The chain and the key that the server proves itself with.
@@ -33,8 +33,8 @@ pub(super) struct IdentityFiles {
     /// Of what `good` was read from.
     good_digest: Option<Fingerprint>,
     good: Option<Arc<ServerIdentity>>,
-    faults: Vec<Finding>,
-    key_is_open: Option<Finding>,
+    faults: Vec<Problem>,
+    key_is_open: Option<Problem>,
 }
 
 impl IdentityFiles {
@@ -56,7 +56,7 @@ impl IdentityFiles {
     }
 
     /// What is wrong with them.
-    pub(super) fn findings(&self) -> impl Iterator<Item = &Finding> {
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.faults.iter().chain(&self.key_is_open)
     }
 
@@ -69,11 +69,11 @@ impl IdentityFiles {
             let read = fs::metadata(path).and_then(|metadata| read_regular(path, &metadata));
             match read {
                 Ok(bytes) if bytes.len() as u64 > LARGEST => {
-                    let fault = Fault::whole(Problem::TooLarge);
-                    faults.push(Finding::in_pem(path, &fault));
+                    let fault = PemError::whole(PemErrorKind::TooLarge);
+                    faults.push(Problem::in_pem(path, &fault));
                 }
                 Ok(bytes) => contents.push(bytes),
-                Err(error) => faults.push(Finding::unreadable(path, &error)),
+                Err(error) => faults.push(Problem::unreadable(path, &error)),
             }
         }
         let [certificate, key] = contents.as_slice() else {
@@ -101,12 +101,12 @@ impl IdentityFiles {
     }
 
     /// Whether everybody on this machine can read the key. A group that can is somebody's choice.
-    fn open_key(&self) -> Option<Finding> {
+    fn open_key(&self) -> Option<Problem> {
         const OTHERS_READ: u32 = 0o004;
         let mode = fs::metadata(&self.key).ok()?.permissions().mode() & 0o7777;
         (mode & OTHERS_READ != 0).then(|| {
             let problem = format!("every user of this machine can read the key (mode {mode:04o})");
-            Finding::warning(&self.key, problem, "chmod o= on it")
+            Problem::warning(&self.key, problem, "chmod o= on it")
         })
     }
 
@@ -115,10 +115,10 @@ impl IdentityFiles {
         certificate: &[u8],
         key: &[u8],
         provider: &CryptoProvider,
-    ) -> Result<ServerIdentity, Vec<Finding>> {
+    ) -> Result<ServerIdentity, Vec<Problem>> {
         let in_certificate =
-            |fault: &Fault| Finding::in_server_pem(&self.certificate, fault, false);
-        let in_key = |fault: &Fault| Finding::in_server_pem(&self.key, fault, true);
+            |fault: &PemError| Problem::in_server_pem(&self.certificate, fault, false);
+        let in_key = |fault: &PemError| Problem::in_server_pem(&self.key, fault, true);
         let chain = pem::chain(certificate)
             .map_err(|faults| faults.iter().map(in_certificate).collect::<Vec<_>>());
         let key =
@@ -133,11 +133,11 @@ impl IdentityFiles {
         let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(|(_, der)| der).collect();
         let summary = chain.first().and_then(Summary::of).ok_or_else(|| {
             let problem = "its first certificate cannot be parsed";
-            vec![Finding::fault(&self.certificate, problem, "get it again from its issuer")]
+            vec![Problem::fault(&self.certificate, problem, "get it again from its issuer")]
         })?;
         let key = provider.key_provider.load_private_key(key).map_err(|_| {
             let remedy = "use an RSA (2048 bits or more), ECDSA P-256, P-384, P-521 or Ed25519 key";
-            vec![Finding::fault(&self.key, "the private key is of no kind that can sign", remedy)]
+            vec![Problem::fault(&self.key, "the private key is of no kind that can sign", remedy)]
         })?;
         let certified_key = CertifiedKey::new(chain, key);
         match certified_key.keys_match() {
@@ -147,12 +147,12 @@ impl IdentityFiles {
                     format!("the key in {} is not this certificate's", self.key.display());
                 let remedy =
                     "put the certificate first in its file, and its own key into the other";
-                return Err(vec![Finding::fault(&self.certificate, problem, remedy)]);
+                return Err(vec![Problem::fault(&self.certificate, problem, remedy)]);
             }
             Err(error) => {
                 let problem = format!("its first certificate cannot be used: {error}");
                 let remedy = "get it again from its issuer";
-                return Err(vec![Finding::fault(&self.certificate, problem, remedy)]);
+                return Err(vec![Problem::fault(&self.certificate, problem, remedy)]);
             }
         }
         Ok(ServerIdentity { certified_key: Arc::new(certified_key), summary })

@@ -7,7 +7,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-use crate::reload::finding::Finding;
+use crate::reload::problem::Problem;
 use crate::trust::{Certificate, KeyKind, rfc3339};
 
 const DAY: u64 = 24 * 60 * 60;
@@ -23,20 +23,20 @@ pub(super) fn judge(
     names: &[ServerName<'_>],
     algorithms: &WebPkiSupportedAlgorithms,
     now: UnixTime,
-) -> Vec<Finding> {
+) -> Vec<Problem> {
     let mut parsed = Vec::new();
     for (at, der) in chain.iter().enumerate() {
         match Certificate::parse(der.clone()) {
             Ok(certificate) => parsed.push(certificate),
             Err(problem) => {
                 let problem = format!("certificate {} of the chain: {problem}", at + 1);
-                return vec![Finding::warning(file, problem, problem_remedy())];
+                return vec![Problem::warning(file, problem, problem_remedy())];
             }
         }
     }
-    let mut findings = Vec::new();
+    let mut problems = Vec::new();
     let mut warn = |problem: String, remedy: &str| {
-        findings.push(Finding::warning(file, problem, remedy));
+        problems.push(Problem::warning(file, problem, remedy));
     };
     if let Some((problem, remedy)) = order(&parsed) {
         warn(problem, remedy);
@@ -69,7 +69,7 @@ pub(super) fn judge(
             warn(problem, "get one whose subject alternative names hold the endpoint's name");
         }
     }
-    findings
+    problems
 }
 
 fn problem_remedy() -> &'static str {

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::{self, Clock};
-use crate::reload::finding::Finding;
 use crate::reload::generation::Generation;
+use crate::reload::problem::Problem;
 use crate::reload::state::{ReloadState, Removed};
-use crate::trust::{ClientIdentity, Loaded, Nearest, Origin, Presented, Refusal, TrustStore};
+use crate::trust::{ClientIdentity, Loaded, Nearest, Origin, Presented, TrustStore, VerifyError};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 /// The newest generation, and the connections that were let in by it and those before it.
@@ -25,7 +25,7 @@ pub(crate) struct Current {
     /// When the first of the chains ends that were let in since session keys were last made, in
     /// seconds since 1970.
     first_chain_end: AtomicU64,
-    looks: Mutex<Looks>,
+    scans: Mutex<ScanResults>,
     clock: Arc<dyn Clock>,
 }
 
@@ -34,8 +34,8 @@ const NEVER: u64 = u64::MAX;
 
 /// What the looks at the files have come to.
 #[derive(Debug, Default)]
-struct Looks {
-    findings: Vec<Finding>,
+struct ScanResults {
+    problems: Vec<Problem>,
     state: ReloadState,
     removed: Removed,
 }
@@ -65,7 +65,7 @@ impl Current {
             live: Mutex::default(),
             admitted: AtomicU64::new(0),
             first_chain_end: AtomicU64::new(NEVER),
-            looks: Mutex::default(),
+            scans: Mutex::default(),
             clock,
         }
     }
@@ -83,11 +83,11 @@ impl Current {
     pub(crate) fn admit(
         self: &Arc<Self>,
         presented: &[CertificateDer<'_>],
-    ) -> Result<Admission, Refusal> {
-        let (end_entity, intermediates) = presented.split_first().ok_or(Refusal::UNKNOWN)?;
+    ) -> Result<Admission, VerifyError> {
+        let (end_entity, intermediates) = presented.split_first().ok_or(VerifyError::UNKNOWN)?;
         loop {
             let generation = self.newest();
-            let now = clock::unix_time(self.clock.as_ref());
+            let now = clock::unix_now(self.clock.as_ref());
             let identity = generation.store.admit(end_entity, intermediates, now)?;
             let mut live = self.live();
             if !Arc::ptr_eq(&generation, &self.newest.borrow()) {
@@ -112,26 +112,26 @@ impl Current {
 
     /// Puts a generation in the place of the newest. Where `takes_away` says that it lets in fewer,
     /// the connections that it does not let in are put out before; returns how many.
-    pub(super) fn publish(&self, generation: Generation, takes_away: bool) -> usize {
+    pub(super) fn publish(&self, generation: Generation, removes_any: bool) -> usize {
         let generation = Arc::new(generation);
-        let now = clock::unix_time(self.clock.as_ref());
-        let put_out = |state: &Arc<State>| state.put_out_unless_in(&generation.store, now);
+        let now = clock::unix_now(self.clock.as_ref());
+        let dropped = |state: &Arc<State>| state.close_unless_accepted(&generation.store, now);
         let (mut count, mut seen) = (0, 0);
-        if takes_away {
+        if removes_any {
             // Most are looked at while others can still come; those, and few they are, at the end.
             let live: Vec<_> = {
                 let live = self.live();
                 seen = self.admitted.load(Ordering::Relaxed);
                 live.values().cloned().collect()
             };
-            count = live.iter().filter(|state| put_out(state)).count();
+            count = live.iter().filter(|state| dropped(state)).count();
         }
         let live = self.live();
-        if takes_away {
+        if removes_any {
             let since = live.iter().filter(|(number, _)| **number >= seen);
-            count += since.filter(|(_, state)| put_out(state)).count();
+            count += since.filter(|(_, state)| dropped(state)).count();
         }
-        if takes_away {
+        if removes_any {
             // Those that stay are in the table, and count again.
             let chains = live.values().filter(|state| state.is_of_a_chain());
             let end = chains.map(|state| state.until.load(Ordering::Relaxed)).min();
@@ -152,13 +152,13 @@ impl Current {
     }
 
     /// What is wrong or odd with the files as they were last read.
-    pub(crate) fn findings(&self) -> Vec<Finding> {
-        self.looks().findings.clone()
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        self.scans().problems.clone()
     }
 
     /// How keeping it current goes.
     pub(crate) fn reload_state(&self) -> ReloadState {
-        self.looks().state
+        self.scans().state
     }
 
     /// The trusted certificate, or the one that was, that is nearest to a refused one.
@@ -166,7 +166,7 @@ impl Current {
         let nearest = self.newest().store.nearest(presented);
         match nearest {
             Some(nearest) if Removed::is_exact(&nearest) => Some(nearest),
-            nearest => self.looks().removed.find(presented).or(nearest),
+            nearest => self.scans().removed.find(presented).or(nearest),
         }
     }
 
@@ -174,22 +174,22 @@ impl Current {
         self.clock.as_ref()
     }
 
-    pub(super) fn set_findings(&self, findings: Vec<Finding>) {
-        self.looks().findings = findings;
+    pub(super) fn set_problems(&self, problems: Vec<Problem>) {
+        self.scans().problems = problems;
     }
 
     /// Takes in that the files were looked at. `counts` says that somebody should hear of it.
     pub(super) fn looked(&self, identity: [&Path; 2], counts: bool) {
-        let Looks { findings, state, .. } = &mut *self.looks();
-        state.looked(findings, identity, counts, self.clock.now());
+        let ScanResults { problems, state, .. } = &mut *self.scans();
+        state.looked(problems, identity, counts, self.clock.now());
     }
 
     pub(super) fn remember_removed(&self, removed: &[Loaded]) {
-        self.looks().removed.remember(removed, self.clock.now());
+        self.scans().removed.remember(removed, self.clock.now());
     }
 
-    fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn scans(&self) -> MutexGuard<'_, ScanResults> {
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<u64, Arc<State>>> {
@@ -203,7 +203,7 @@ impl State {
         self.identity.anchor().is_some() && !self.is_out.load(Ordering::Relaxed)
     }
 
-    fn put_out_unless_in(&self, store: &TrustStore, now: UnixTime) -> bool {
+    fn close_unless_accepted(&self, store: &TrustStore, now: UnixTime) -> bool {
         let intermediates = match self.identity.origin() {
             Origin::Pin => &[],
             Origin::Chain { intermediates, .. } => intermediates.as_ref(),
@@ -231,16 +231,16 @@ impl Admission {
 
     /// Whether the certificate is still in.
     pub(crate) fn is_in(&self) -> bool {
-        self.is_in_at(clock::unix_time(self.current.clock.as_ref()))
+        self.is_in_at(clock::unix_now(self.current.clock.as_ref()))
     }
 
     fn is_in_at(&self, now: UnixTime) -> bool {
-        !self.is_taken_away() && now.as_secs() < self.state.until.load(Ordering::Relaxed)
+        !self.is_removed() && now.as_secs() < self.state.until.load(Ordering::Relaxed)
     }
 
     /// The same for a request, which is counted if it is.
-    pub(crate) fn lets_request_in(&self) -> bool {
-        let now = clock::unix_time(self.current.clock.as_ref());
+    pub(crate) fn admit_request(&self) -> bool {
+        let now = clock::unix_now(self.current.clock.as_ref());
         let is_in = self.is_in_at(now);
         if is_in {
             self.state.identity.counts().requested(now);
@@ -249,15 +249,15 @@ impl Admission {
     }
 
     /// Whether the certificate was taken away. (It does not look at the clock.)
-    pub(crate) fn is_taken_away(&self) -> bool {
+    pub(crate) fn is_removed(&self) -> bool {
         self.state.is_out.load(Ordering::Acquire)
     }
 
     /// Waits until the certificate is taken away. (It does not watch the clock.)
-    pub(crate) async fn taken_away(&self) {
+    pub(crate) async fn removed(&self) {
         let mut told = std::pin::pin!(self.state.out.notified());
         told.as_mut().enable();
-        if !self.is_taken_away() {
+        if !self.is_removed() {
             told.await;
         }
     }

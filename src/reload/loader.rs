@@ -8,11 +8,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 
 use crate::clock::{self, Clock};
-use crate::reload::files::{How, Source};
-use crate::reload::finding::{Finding, Severity};
-use crate::reload::generation::{Generation, Recipe};
+use crate::reload::files::{ReadContext, Source};
+use crate::reload::generation::{Generation, GenerationBuilder};
 use crate::reload::identity::{IdentityFiles, ServerIdentity};
 use crate::reload::judge::judge;
+use crate::reload::problem::{Problem, Severity};
 use crate::reload::watch::BeingWritten;
 use crate::trust::{Loaded, Role, TrustStore, rfc3339};
 
@@ -30,7 +30,7 @@ pub(crate) struct Material {
 pub(crate) struct Loader {
     sources: Vec<Source>,
     identity: IdentityFiles,
-    pub(super) recipe: Recipe,
+    pub(super) builder: GenerationBuilder,
 }
 
 impl Loader {
@@ -44,27 +44,27 @@ impl Loader {
         let mut loader = Self {
             sources: trust.into_iter().map(|(role, path)| Source::new(role, path)).collect(),
             identity: IdentityFiles::new(certificate, key),
-            recipe: Recipe { provider, clock },
+            builder: GenerationBuilder { provider, clock },
         };
-        loader.read(&How { is_first: true, being_written: &BeingWritten::default() });
+        loader.read(&ReadContext { is_first: true, being_written: &BeingWritten::default() });
         loader
     }
 
     /// Reads what has changed.
     pub(super) fn read_again(&mut self, being_written: &BeingWritten) {
-        self.read(&How { is_first: false, being_written });
+        self.read(&ReadContext { is_first: false, being_written });
     }
 
-    fn read(&mut self, how: &How<'_>) {
-        self.identity.read(&self.recipe.provider);
+    fn read(&mut self, how: &ReadContext<'_>) {
+        self.identity.read(&self.builder.provider);
         for source in &mut self.sources {
             source.read(how);
         }
     }
 
     /// Has everything read again at the next time, whatever the time stamps say.
-    pub(super) fn distrust_stamps(&mut self) {
-        self.sources.iter_mut().for_each(Source::distrust_stamps);
+    pub(super) fn invalidate_stamps(&mut self) {
+        self.sources.iter_mut().for_each(Source::invalidate_stamps);
     }
 
     /// The paths whose changes matter.
@@ -80,7 +80,7 @@ impl Loader {
 
     /// The store of what is loaded now. `before` is the one that it takes the place of.
     pub(super) fn store(&self, before: Option<&TrustStore>) -> TrustStore {
-        let algorithms = self.recipe.provider.signature_verification_algorithms;
+        let algorithms = self.builder.provider.signature_verification_algorithms;
         TrustStore::new(before, self.loaded(), algorithms)
     }
 
@@ -104,21 +104,21 @@ impl Loader {
     }
 
     /// All that is wrong or odd with the files now, faults first.
-    pub(crate) fn findings(&self) -> Vec<Finding> {
-        let now = clock::unix_time(self.recipe.clock.as_ref());
-        let mut findings: Vec<_> = self.identity.findings().cloned().collect();
-        findings.extend(self.sources.iter().flat_map(Source::findings));
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let now = clock::unix_now(self.builder.clock.as_ref());
+        let mut problems: Vec<_> = self.identity.problems().cloned().collect();
+        problems.extend(self.sources.iter().flat_map(Source::problems));
         if let Some(identity) = self.identity.good() {
             let validity = identity.summary.validity;
             if now >= validity.not_after {
                 let problem =
                     format!("the server's certificate ended at {}", rfc3339(validity.not_after));
                 let remedy = "renew it: API Gateway connects to no server without a valid one";
-                findings.push(Finding::warning(&self.identity.certificate, problem, remedy));
+                problems.push(Problem::warning(&self.identity.certificate, problem, remedy));
             } else if now < validity.not_before {
                 let begin = rfc3339(validity.not_before);
                 let problem = format!("the server's certificate is not yet valid, until {begin}");
-                findings.push(Finding::warning(&self.identity.certificate, problem, CHECK_CLOCK));
+                problems.push(Problem::warning(&self.identity.certificate, problem, CHECK_CLOCK));
             }
         }
         for loaded in self.loaded() {
@@ -128,34 +128,34 @@ impl Loader {
                 let end = rfc3339(summary.validity.not_after);
                 let problem = format!("{} ended at {end}", name());
                 let remedy = "remove it, or put its successor beside it";
-                findings.push(Finding::warning(&loaded.file, problem, remedy));
+                problems.push(Problem::warning(&loaded.file, problem, remedy));
             } else if now < summary.validity.not_before {
                 let begin = rfc3339(summary.validity.not_before);
                 let problem = format!("{} is not yet valid, until {begin}", name());
-                findings.push(Finding::warning(&loaded.file, problem, CHECK_CLOCK));
+                problems.push(Problem::warning(&loaded.file, problem, CHECK_CLOCK));
             }
         }
-        findings.sort_by_key(|finding| finding.severity == Severity::Warning);
+        problems.sort_by_key(|problem| problem.severity == Severity::Warning);
         let mut seen = HashSet::new();
-        findings.retain(|finding| seen.insert(finding.clone()));
-        findings
+        problems.retain(|problem| seen.insert(problem.clone()));
+        problems
     }
 
     /// What API Gateway will make of the server's own certificate under these names.
-    pub(crate) fn judge(&self, names: &[ServerName<'_>]) -> Vec<Finding> {
+    pub(crate) fn judge(&self, names: &[ServerName<'_>]) -> Vec<Problem> {
         let Some(identity) = self.identity() else { return Vec::new() };
         judge(
             &self.identity.certificate,
             &identity.certified_key.cert,
             names,
-            &self.recipe.provider.signature_verification_algorithms,
-            clock::unix_time(self.recipe.clock.as_ref()),
+            &self.builder.provider.signature_verification_algorithms,
+            clock::unix_now(self.builder.clock.as_ref()),
         )
     }
 
     /// The first generation, or what stands in its way.
     pub(crate) fn first_generation(&self) -> Result<Generation, NotStartable> {
-        let now = clock::unix_time(self.recipe.clock.as_ref());
+        let now = clock::unix_now(self.builder.clock.as_ref());
         let identity = self.identity().ok_or(NotStartable::NoServerCertificate)?;
         let store = self.store(None);
         if !store.certificates().iter().any(|loaded| now < loaded.certificate.validity().not_after)
@@ -163,7 +163,7 @@ impl Loader {
             return Err(NotStartable::NobodyTrusted);
         }
         let identity = Arc::clone(identity);
-        self.recipe
+        self.builder
             .make(1, Arc::new(store), identity, None)
             .map_err(|error| NotStartable::Tls(error.to_string()))
     }

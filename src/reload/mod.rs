@@ -7,13 +7,13 @@
 
 mod expiry;
 mod files;
-mod finding;
 mod generation;
 mod identity;
 mod judge;
 mod live;
 mod loader;
 mod probe;
+mod problem;
 mod state;
 mod watch;
 
@@ -33,11 +33,11 @@ use crate::trust::{Fingerprint, Loaded, Role, TrustStore, rfc3339};
 
 #[cfg(feature = "cli")]
 pub(crate) use files::{read_chain, read_trust};
-pub use finding::{Finding, Severity};
 pub(crate) use generation::Generation;
 pub(crate) use live::{Admission, Current};
 pub use loader::NotStartable;
 pub(crate) use loader::{Loader, Material};
+pub use problem::{Problem, Severity};
 pub use state::ReloadState;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) use watch::directories;
@@ -52,7 +52,7 @@ const MOST_LOOKS: usize = 5;
 const MOST_NAMED: usize = 20;
 
 /// That somebody wants every file read again, and to be told when that is done.
-pub(crate) type Asked = oneshot::Sender<()>;
+pub(crate) type ReloadRequest = oneshot::Sender<()>;
 
 /// Keeps the newest generation current. Ends when it is dropped.
 pub(crate) struct Reload {
@@ -60,12 +60,12 @@ pub(crate) struct Reload {
     current: Arc<Current>,
     watch: watch::Watch,
     changed: Arc<Notify>,
-    asked: mpsc::UnboundedReceiver<Asked>,
+    asked: mpsc::UnboundedReceiver<ReloadRequest>,
     poll_interval: Duration,
-    said: HashSet<Finding>,
-    watch_fault: Option<String>,
+    said: HashSet<Problem>,
+    watch_error: Option<String>,
     /// Why what was read could not be put in force.
-    unfit: Option<Finding>,
+    probe_error: Option<Problem>,
     /// Whether somebody asked for the look that is being taken.
     is_asked: bool,
     expiry: expiry::Warnings,
@@ -77,10 +77,10 @@ impl Reload {
         loader: Loader,
         first: Generation,
         poll_interval: Duration,
-        asked: mpsc::UnboundedReceiver<Asked>,
+        asked: mpsc::UnboundedReceiver<ReloadRequest>,
     ) -> Self {
         let changed = Arc::new(Notify::new());
-        let clock = Arc::clone(&loader.recipe.clock);
+        let clock = Arc::clone(&loader.builder.clock);
         info!(
             generation = first.number,
             certificates = first.store.certificates().len(),
@@ -96,13 +96,13 @@ impl Reload {
             asked,
             poll_interval,
             said: HashSet::new(),
-            watch_fault: None,
-            unfit: None,
+            watch_error: None,
+            probe_error: None,
             is_asked: false,
             expiry: expiry::Warnings::default(),
             loader,
         };
-        reload.say_findings(true);
+        reload.log_problems(true);
         reload.current.looked(reload.loader.identity_files(), false);
         reload
     }
@@ -113,7 +113,7 @@ impl Reload {
 
     /// Looks for changes, for ever.
     pub(crate) async fn run(mut self) {
-        let mut asked: Vec<Asked> = Vec::new();
+        let mut asked: Vec<ReloadRequest> = Vec::new();
         loop {
             let latest = Instant::now() + LONGEST_WAIT;
             self = loop {
@@ -146,8 +146,8 @@ impl Reload {
                     while let Ok(who) = self.asked.try_recv() {
                         asked.push(who);
                     }
-                    self.loader.distrust_stamps();
-                    self.watch.distrust();
+                    self.loader.invalidate_stamps();
+                    self.watch.invalidate();
                     self.is_asked = true;
                 }
                 () = sleep_until(next) => {}
@@ -172,7 +172,7 @@ impl Reload {
 
     /// The next poll, or before it the moment in which a certificate begins or ends.
     fn next_look(&self) -> Duration {
-        let now = clock::since_epoch(self.loader.recipe.clock.as_ref());
+        let now = clock::since_epoch(self.loader.builder.clock.as_ref());
         let generation = self.current.newest();
         let bounds = generation.store.certificates().iter().flat_map(|loaded| {
             let validity = loaded.certificate.validity();
@@ -196,21 +196,21 @@ impl Reload {
     }
 
     fn publish(&mut self) {
-        self.say_watch_fault();
-        let has_news = self.say_findings(false);
+        self.log_watch_error();
+        let has_news = self.log_problems(false);
         let changed = self.publish_changes();
         // What was read may not do as a whole.
-        let has_news = self.say_findings(false) || has_news;
+        let has_news = self.log_problems(false) || has_news;
         let counts = std::mem::take(&mut self.is_asked) || changed || has_news;
         self.current.looked(self.loader.identity_files(), counts);
         let generation = self.current.newest();
-        let now = clock::unix_time(self.loader.recipe.clock.as_ref());
+        let now = clock::unix_now(self.loader.builder.clock.as_ref());
         self.expiry.say(&generation, self.loader.server_certificate(), now);
     }
 
     /// Says whether anything was published.
     fn publish_changes(&mut self) -> bool {
-        let now = clock::unix_time(self.loader.recipe.clock.as_ref());
+        let now = clock::unix_now(self.loader.builder.clock.as_ref());
         let before = self.current.newest();
         let identity = self.loader.identity().unwrap_or(&before.identity);
         let new_identity = !Arc::ptr_eq(identity, &before.identity);
@@ -220,31 +220,31 @@ impl Reload {
         let is_as_before = before.store.consists_of(self.loader.loaded())
             && generation::active(&before.store, now) == before.active;
         if is_as_before && !new_identity && !chain_ended {
-            self.unfit = None;
+            self.probe_error = None;
             return false;
         }
         let store = self.loader.store(Some(&before.store));
         let change = Change::between(&before, &store, now);
         if change.is_nothing() && !new_identity && !chain_ended {
-            self.unfit = None;
+            self.probe_error = None;
             return false;
         }
-        let takes_away = change.takes_away() || chain_ended;
+        let removes_any = change.removes_any() || chain_ended;
         let number = before.number + 1;
-        let resumable = (!takes_away).then_some(before.as_ref());
+        let resumable = (!removes_any).then_some(before.as_ref());
         let made =
-            self.loader.recipe.make(number, Arc::new(store), Arc::clone(identity), resumable);
+            self.loader.builder.make(number, Arc::new(store), Arc::clone(identity), resumable);
         let generation = match made {
             Ok(generation) => generation,
             Err(error) => {
                 let problem = format!("TLS cannot be set up: {error}");
                 let remedy = "renew certificate and key; the generation before stays in force";
                 let file = self.loader.server_certificate();
-                self.unfit = Some(Finding::fault(file, problem, remedy));
+                self.probe_error = Some(Problem::fault(file, problem, remedy));
                 return false;
             }
         };
-        self.unfit = None;
+        self.probe_error = None;
         state::report_generation(&generation);
         if new_identity {
             let summary = &generation.identity.summary;
@@ -255,14 +255,14 @@ impl Reload {
                 "server_certificate_changed"
             );
         }
-        let trusts_somebody = generation.store.is_usable(now);
+        let is_usable = generation.store.is_usable(now);
         self.current.remember_removed(&change.removed);
-        let connections_ended = self.current.publish(generation, takes_away);
+        let connections_ended = self.current.publish(generation, removes_any);
         change.say(number, connections_ended);
         if chain_ended {
             info!(generation = number, connections_ended, "chain_ended");
         }
-        if !trusts_somebody && !change.is_nothing() {
+        if !is_usable && !change.is_nothing() {
             error!(
                 generation = number,
                 remedy = "put a client certificate that is in its dates into a --trust path",
@@ -274,16 +274,16 @@ impl Reload {
 
     /// Says each finding once, and once that a fault is mended. Returns whether there was a fault
     /// or the end of one to say.
-    fn say_findings(&mut self, first: bool) -> bool {
-        let mut findings = self.loader.findings();
-        findings.splice(0..0, self.unfit.clone());
-        for finding in findings.iter().filter(|finding| !self.said.contains(finding)) {
-            say_finding(finding, first);
+    fn log_problems(&mut self, first: bool) -> bool {
+        let mut problems = self.loader.problems();
+        problems.splice(0..0, self.probe_error.clone());
+        for problem in problems.iter().filter(|problem| !self.said.contains(problem)) {
+            log_problem(problem, first);
         }
-        let now: HashSet<_> = findings.iter().cloned().collect();
-        let is_fault = |finding: &&Finding| finding.severity == Severity::Fault;
-        let has_news = self.said.symmetric_difference(&now).any(|finding| is_fault(&finding));
-        self.current.set_findings(findings);
+        let now: HashSet<_> = problems.iter().cloned().collect();
+        let is_fault = |problem: &&Problem| problem.severity == Severity::Error;
+        let has_news = self.said.symmetric_difference(&now).any(|problem| is_fault(&problem));
+        self.current.set_problems(problems);
         for mended in self.said.difference(&now).filter(is_fault) {
             info!(file = %mended.file.display(), line = mended.line, problem = mended.problem, "fault_mended");
         }
@@ -291,9 +291,9 @@ impl Reload {
         has_news
     }
 
-    fn say_watch_fault(&mut self) {
+    fn log_watch_error(&mut self) {
         let fault = self.watch.fault().map(str::to_owned);
-        if fault != self.watch_fault {
+        if fault != self.watch_error {
             if let Some(error) = &fault {
                 warn!(
                     error,
@@ -303,7 +303,7 @@ impl Reload {
                     "watch_unavailable"
                 );
             }
-            self.watch_fault = fault;
+            self.watch_error = fault;
         }
     }
 }
@@ -336,13 +336,13 @@ async fn in_the_background(mut reload: Reload, work: fn(&mut Reload)) -> Option<
 }
 
 /// Says one finding in the log.
-pub(crate) fn say_finding(finding: &Finding, first: bool) {
-    let Finding { severity, file, line, problem, remedy } = finding;
+pub(crate) fn log_problem(problem: &Problem, first: bool) {
+    let Problem { severity, file, line, problem, remedy } = problem;
     let (file, line) = (file.display(), *line);
     match severity {
-        Severity::Fault if first => error!(%file, line, problem, remedy, "load_failed"),
-        Severity::Fault => error!(%file, line, problem, remedy, "reload_failed"),
-        Severity::Warning => warn!(%file, line, problem, remedy, "file_warning"),
+        Severity::Error if first => error!(%file, line, problem, remedy, "load_failed"),
+        Severity::Error => error!(%file, line, problem, remedy, "reload_failed"),
+        Severity::Warning => warn!(%file, line, problem, remedy, "trust_file_warning"),
     }
 }
 
@@ -390,12 +390,12 @@ impl Change {
         change
     }
 
-    fn takes_away(&self) -> bool {
+    fn removes_any(&self) -> bool {
         !self.removed.is_empty() || !self.ended.is_empty()
     }
 
     fn is_nothing(&self) -> bool {
-        !self.takes_away() && self.added.is_empty() && self.begun.is_empty() && !self.is_moved
+        !self.removes_any() && self.added.is_empty() && self.begun.is_empty() && !self.is_moved
     }
 
     fn say(&self, generation: u64, connections_ended: usize) {
@@ -405,7 +405,7 @@ impl Change {
                 added = names(&self.added),
                 removed = names(&self.removed),
                 connections_ended,
-                "trust_changed"
+                "trust_reloaded"
             );
         }
         if !self.ended.is_empty() {

@@ -23,14 +23,14 @@ const MOST_FLIGHTS: usize = 8;
 
 /// Why a configuration must not be served.
 #[derive(Debug)]
-pub(super) enum Unfit {
+pub(super) enum ProbeError {
     /// A client without a certificate was let in.
     Open,
     /// Nobody gets as far as being asked for a certificate.
     Broken(Error),
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open => write!(f, "a handshake without a client certificate was not refused"),
@@ -40,25 +40,25 @@ impl fmt::Display for Unfit {
 }
 
 /// Shakes hands without a certificate, in TLS 1.3 and in TLS 1.2.
-pub(super) fn refuses_who_has_no_certificate(
+pub(super) fn probe_rejects_anonymous_client(
     server: &Arc<ServerConfig>,
     provider: &Arc<CryptoProvider>,
-) -> Result<(), Unfit> {
+) -> Result<(), ProbeError> {
     for version in [&TLS13, &TLS12] {
         let mut client = ClientConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(&[version])
-            .map_err(Unfit::Broken)?
+            .map_err(ProbeError::Broken)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyServer(Arc::clone(provider))))
             .with_no_client_auth();
         client.resumption = Resumption::disabled();
         let name = ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
-        let client = ClientConnection::new(Arc::new(client), name).map_err(Unfit::Broken)?;
-        let server = ServerConnection::new(Arc::clone(server)).map_err(Unfit::Broken)?;
+        let client = ClientConnection::new(Arc::new(client), name).map_err(ProbeError::Broken)?;
+        let server = ServerConnection::new(Arc::clone(server)).map_err(ProbeError::Broken)?;
         match shake(client, server) {
-            Ok(()) => return Err(Unfit::Open),
+            Ok(()) => return Err(ProbeError::Open),
             Err(Error::NoCertificatesPresented) => {}
-            Err(error) => return Err(Unfit::Broken(error)),
+            Err(error) => return Err(ProbeError::Broken(error)),
         }
     }
     Ok(())
@@ -147,8 +147,8 @@ mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
-    use crate::reload::generation::{Recipe, Time};
-    use crate::trust::{Certificate, Loaded, PinVerifier, Role, TrustStore, pem};
+    use crate::reload::generation::{GenerationBuilder, Time};
+    use crate::trust::{Certificate, Loaded, PinnedClientVerifier, Role, TrustStore, pem};
 
     const CLIENT: &str = include_str!("../../certs-example/client-1.pem");
     const CERT: &str = include_str!("../../certs-example/server-cert.pem");
@@ -161,13 +161,13 @@ mod tests {
         Arc::new(CertifiedKey::new(chain.into_iter().map(|(_, der)| der).collect(), key))
     }
 
-    fn recipe() -> Recipe {
-        Recipe { provider: Arc::new(default_provider()), clock: Arc::new(SystemClock) }
+    fn builder() -> GenerationBuilder {
+        GenerationBuilder { provider: Arc::new(default_provider()), clock: Arc::new(SystemClock) }
     }
 
     #[test]
     fn a_server_that_asks_for_a_certificate_passes() {
-        let Recipe { provider, clock } = recipe();
+        let GenerationBuilder { provider, clock } = builder();
         let (_, der) = pem::certificates(CLIENT.as_bytes()).0.remove(0);
         let certificate = Arc::new(Certificate::parse(der).unwrap());
         let loaded =
@@ -178,21 +178,21 @@ mod tests {
             ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(Time(clock)))
                 .with_safe_default_protocol_versions()
                 .unwrap()
-                .with_client_cert_verifier(Arc::new(PinVerifier::new(store)))
+                .with_client_cert_verifier(Arc::new(PinnedClientVerifier::new(store)))
                 .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified_key(&provider))));
-        assert!(refuses_who_has_no_certificate(&Arc::new(config), &provider).is_ok());
+        assert!(probe_rejects_anonymous_client(&Arc::new(config), &provider).is_ok());
     }
 
     #[test]
     fn a_server_that_lets_anybody_in_does_not_pass() {
-        let Recipe { provider, clock } = recipe();
+        let GenerationBuilder { provider, clock } = builder();
         let config =
             ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(Time(clock)))
                 .with_safe_default_protocol_versions()
                 .unwrap()
                 .with_no_client_auth()
                 .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified_key(&provider))));
-        let verdict = refuses_who_has_no_certificate(&Arc::new(config), &provider);
-        assert!(matches!(verdict, Err(Unfit::Open)), "{verdict:?}");
+        let verdict = probe_rejects_anonymous_client(&Arc::new(config), &provider);
+        assert!(matches!(verdict, Err(ProbeError::Open)), "{verdict:?}");
     }
 }

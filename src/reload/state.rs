@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
-use crate::reload::finding::{Finding, Severity};
 use crate::reload::generation::Generation;
+use crate::reload::problem::{Problem, Severity};
 use crate::trust::{Fingerprint, Loaded, Nearest, Presented, Relation};
 
 /// So many removed certificates are remembered.
@@ -42,13 +42,13 @@ impl ReloadState {
     /// changed, or was asked for.
     pub(super) fn looked(
         &mut self,
-        findings: &[Finding],
+        problems: &[Problem],
         identity: [&Path; 2],
         counts: bool,
         now: SystemTime,
     ) {
-        let faults = findings.iter().filter(|finding| finding.severity == Severity::Fault);
-        let files: BTreeSet<_> = faults.map(|finding| finding.file.as_path()).collect();
+        let faults = problems.iter().filter(|problem| problem.severity == Severity::Error);
+        let files: BTreeSet<_> = faults.map(|problem| problem.file.as_path()).collect();
         self.last_successful = files.is_empty();
         self.files_failed = files.iter().filter(|file| !identity.contains(file)).count();
         if self.last_successful {
@@ -119,10 +119,10 @@ pub(super) fn describe() {
 
 /// The certificates that were removed, the latest last.
 #[derive(Debug, Default)]
-pub(super) struct Removed(VecDeque<Past>);
+pub(super) struct Removed(VecDeque<RemovedCertificate>);
 
 #[derive(Debug)]
-struct Past {
+struct RemovedCertificate {
     fingerprint: Fingerprint,
     file: std::sync::Arc<Path>,
     at: SystemTime,
@@ -136,7 +136,7 @@ impl Removed {
             if self.0.len() == MOST_REMOVED {
                 self.0.pop_front();
             }
-            self.0.push_back(Past { fingerprint, file: loaded.file.clone(), at });
+            self.0.push_back(RemovedCertificate { fingerprint, file: loaded.file.clone(), at });
         }
     }
 

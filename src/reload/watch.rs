@@ -110,7 +110,7 @@ impl Watch {
     }
 
     /// Has every watch set again, whatever is known of it.
-    pub(super) fn distrust(&mut self) {
+    pub(super) fn invalidate(&mut self) {
         if let Some(watcher) = &mut self.watcher {
             for directory in std::mem::take(&mut self.watched).into_keys() {
                 // It may be gone, and its watch with it.

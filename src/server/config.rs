@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::{Clock, SystemClock};
-use crate::reload::{Finding, Loader, Material, NotStartable, Reload, Severity};
-use crate::server::listen::{adopt, listen, listen_by_default};
+use crate::reload::{Loader, Material, NotStartable, Problem, Reload, Severity};
+use crate::server::accept::listen::{adopt, listen, listen_by_default};
 use crate::server::{Bound, Cidr, Limits};
 use crate::trust::Role;
 
@@ -215,16 +215,16 @@ impl Config {
 
     /// Reads the files and says all that is wrong with them, and what API Gateway will make of the
     /// server's own. Opens no socket.
-    pub fn check(&self) -> Check {
+    pub fn check(&self) -> CheckReport {
         self.check_for(&[])
     }
 
     /// The same, where API Gateway will call the server by these names.
-    pub fn check_for(&self, names: &[ServerName<'_>]) -> Check {
+    pub fn check_for(&self, names: &[ServerName<'_>]) -> CheckReport {
         let loader = self.load();
-        let mut findings = loader.findings();
-        findings.extend(loader.judge(names));
-        Check { findings, not_startable: loader.first_generation().err() }
+        let mut problems = loader.problems();
+        problems.extend(loader.judge(names));
+        CheckReport { problems, not_startable: loader.first_generation().err() }
     }
 
     /// Reads the files and listens. Must be called within a tokio runtime.
@@ -261,7 +261,7 @@ impl Config {
         let first = match loader.first_generation() {
             Ok(first) => first,
             Err(reason) => {
-                return Err(StartError::Material { findings: loader.findings(), reason });
+                return Err(StartError::Material { problems: loader.problems(), reason });
             }
         };
         let listeners = listeners(&self)?;
@@ -312,18 +312,18 @@ pub(crate) fn provider() -> CryptoProvider {
 
 /// What [`Config::check`] found.
 #[derive(Debug)]
-pub struct Check {
+pub struct CheckReport {
     /// All that is wrong or odd with the files, faults first.
-    pub findings: Vec<Finding>,
+    pub problems: Vec<Problem>,
     /// Why a server could not start on them, where that is so.
     pub not_startable: Option<NotStartable>,
 }
 
-impl Check {
+impl CheckReport {
     /// Whether nothing is wrong. Warnings alone are not wrong.
     pub fn is_good(&self) -> bool {
         self.not_startable.is_none()
-            && self.findings.iter().all(|finding| finding.severity == Severity::Warning)
+            && self.problems.iter().all(|problem| problem.severity == Severity::Warning)
     }
 }
 
@@ -334,7 +334,7 @@ pub enum StartError {
     /// The files do not make a server.
     Material {
         /// All that is wrong or odd with them.
-        findings: Vec<Finding>,
+        problems: Vec<Problem>,
         /// What stands in the way of a start.
         reason: NotStartable,
     },

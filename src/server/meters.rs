@@ -13,7 +13,7 @@ use metrics::{
 };
 use rustls::HandshakeKind;
 
-use crate::server::connection::Ended;
+use crate::server::http::connection::Ended;
 use crate::server::snapshot::TrustedCertificate;
 use crate::trust::{Reason, unix_time};
 
@@ -23,12 +23,12 @@ const FIRST_STATUS: u16 = 100;
 const STATUSES: usize = 500;
 
 #[derive(Debug, Default)]
-struct Tally {
+struct LazyCounter {
     count: AtomicU64,
     metric: OnceLock<Counter>,
 }
 
-impl Tally {
+impl LazyCounter {
     fn add(&self, metric: impl FnOnce() -> Counter) {
         self.count.fetch_add(1, Relaxed);
         self.metric.get_or_init(metric).increment(1);
@@ -38,8 +38,8 @@ impl Tally {
 /// What is counted.
 #[derive(Debug)]
 pub(super) struct Meters {
-    accepted: Tally,
-    refused: [Tally; Reason::ALL.len()],
+    accepted: LazyCounter,
+    refused: [LazyCounter; Reason::ALL.len()],
     resumed: Counter,
     full: Counter,
     resumption_refused: Counter,
@@ -74,7 +74,7 @@ impl Meters {
         describe();
         let resumptions = |result| counter!("portcullis_resumptions_total", "result" => result);
         let meters = Self {
-            accepted: Tally::default(),
+            accepted: LazyCounter::default(),
             refused: Default::default(),
             resumed: resumptions("resumed"),
             full: resumptions("full"),
@@ -163,7 +163,7 @@ impl Meters {
     }
 
     /// How many were open at most since this was last asked.
-    pub(super) fn take_most_open(&self) -> usize {
+    pub(super) fn take_peak_open(&self) -> usize {
         self.most_open.swap(0, Relaxed)
     }
 

@@ -1,21 +1,11 @@
 //! One connection's life: accept → handshake → who is it → HTTP → drain.
 
-mod accept;
-mod access;
-mod cidr;
+pub(crate) mod accept;
 mod config;
-mod connection;
-mod gate;
-mod handshake;
-mod held;
-mod listen;
+mod http;
 mod meters;
-mod pending;
-mod progress;
-pub(crate) mod proxy_header;
-mod refusals;
+mod rejections;
 mod snapshot;
-mod turns;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -34,20 +24,20 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::reload::{Asked, Current, Finding, Reload};
-use crate::server::accept::Door;
+use crate::reload::{Current, Problem, Reload, ReloadRequest};
+use crate::server::accept::Acceptor;
+use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::meters::Meters;
-use crate::server::refusals::Refusals;
-use crate::server::turns::Turns;
+use crate::server::rejections::RejectionLog;
 
-pub use cidr::Cidr;
+pub use accept::cidr::Cidr;
+pub(crate) use accept::pending::Pending;
 #[cfg(feature = "parts")]
 pub(crate) use config::provider;
-pub use config::{Check, Config, StartError};
-pub use gate::PeerAddr;
+pub use config::{CheckReport, Config, StartError};
+pub use http::gate::PeerAddr;
 pub use meters::Handshakes;
-pub(crate) use pending::Pending;
-pub use refusals::RefusedClient;
+pub use rejections::RejectedClient;
 pub use snapshot::{NotReady, ServerCertificate, Snapshot, TrustedCertificate};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -89,7 +79,7 @@ pub(crate) enum Phase {
     /// It accepts nobody, and finishes what runs.
     Draining,
     /// What still runs is ended.
-    Cut,
+    Aborting,
 }
 
 /// A server whose files are loaded and whose sockets listen, and which answers nobody yet.
@@ -100,7 +90,7 @@ pub struct Bound {
     reload: Reload,
     limits: Limits,
     shutdown_delay: Duration,
-    asked: mpsc::UnboundedSender<Asked>,
+    asked: mpsc::UnboundedSender<ReloadRequest>,
     server_file: PathBuf,
 }
 
@@ -149,11 +139,11 @@ impl Bound {
         let current = Arc::clone(self.reload.current());
         let (phase, seen) = watch::channel(Phase::Serving);
         let meters = Arc::new(Meters::new());
-        let door = Arc::new(Door {
+        let acceptor = Arc::new(Acceptor {
             service: Arc::new(service),
             current: Arc::clone(&current),
             pending: Arc::new(Pending::new(self.limits.max_handshakes)),
-            turns: Turns::new(self.limits.handshakes_at_once, Arc::clone(&meters)),
+            limiter: HandshakeLimiter::new(self.limits.handshakes_at_once, Arc::clone(&meters)),
             room: Arc::new(Semaphore::new(self.limits.max_connections)),
             limits: self.limits.clone(),
             meters,
@@ -161,7 +151,7 @@ impl Bound {
         });
         for (listener, address) in self.listeners.into_iter().zip(&self.addresses) {
             info!(addr = %address, "listening");
-            tokio::spawn(accept::accept(listener, Arc::clone(&door), seen.clone()));
+            tokio::spawn(accept::accept(listener, Arc::clone(&acceptor), seen.clone()));
         }
         drop(seen);
         let reload = tokio::spawn(self.reload.run());
@@ -171,8 +161,8 @@ impl Bound {
             asked: self.asked,
             since: current.clock().now(),
             current,
-            meters: Arc::clone(&door.meters),
-            refusals: Arc::clone(&door.refusals),
+            meters: Arc::clone(&acceptor.meters),
+            refusals: Arc::clone(&acceptor.refusals),
             server_file: self.server_file.into(),
         };
         let task = tokio::spawn(run_to_the_end(
@@ -201,7 +191,7 @@ impl Running {
 
     /// Waits until it has been stopped and everything has ended.
     pub async fn stopped(self) -> Stopped {
-        self.task.await.unwrap_or(Stopped { connections_cut: 0 })
+        self.task.await.unwrap_or(Stopped { connections_aborted: 0 })
     }
 }
 
@@ -209,7 +199,7 @@ impl Running {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped {
     /// How many connections were cut because they had not finished in time.
-    pub connections_cut: usize,
+    pub connections_aborted: usize,
 }
 
 #[derive(Debug, Default)]
@@ -229,10 +219,10 @@ impl Stop {
 #[derive(Clone)]
 pub struct Handle {
     stop: Arc<Stop>,
-    asked: mpsc::UnboundedSender<Asked>,
+    asked: mpsc::UnboundedSender<ReloadRequest>,
     current: Arc<Current>,
     meters: Arc<Meters>,
-    refusals: Arc<Refusals>,
+    refusals: Arc<RejectionLog>,
     since: SystemTime,
     server_file: Arc<std::path::Path>,
 }
@@ -289,13 +279,13 @@ impl Handle {
 
     /// How many connections there were at once at most since this was last asked, those that were
     /// not let in included.
-    pub fn most_connections(&self) -> usize {
-        self.meters.take_most_open()
+    pub fn take_peak_connections(&self) -> usize {
+        self.meters.take_peak_open()
     }
 
     /// What is wrong or odd with the files as they were last read.
-    pub fn findings(&self) -> Vec<Finding> {
-        self.current.findings()
+    pub fn problems(&self) -> Vec<Problem> {
+        self.current.problems()
     }
 }
 
@@ -326,13 +316,13 @@ async fn run_to_the_end(
             }
         }
     }
-    let connections_cut = current.live_count();
-    phase.send_replace(Phase::Cut);
+    let connections_aborted = current.live_count();
+    phase.send_replace(Phase::Aborting);
     if timeout(CUT, phase.closed()).await.is_err() {
         warn!(connections = current.live_count(), "still_running");
     }
     reload.abort();
-    refusals.say_sum();
-    info!(connections_cut, "stopped");
-    Stopped { connections_cut }
+    refusals.log_suppressed();
+    info!(connections_aborted, "stopped");
+    Stopped { connections_aborted }
 }

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::reload::{Finding, ReloadState};
+use crate::reload::{Problem, ReloadState};
 use crate::server::Handle;
 use crate::server::meters::Handshakes;
-use crate::server::refusals::RefusedClient;
+use crate::server::rejections::RejectedClient;
 use crate::trust::{Fingerprint, Loaded, Role, Summary, Usage, system_time, unix_time};
 
 /// The state of a running server at one moment.
@@ -30,11 +30,11 @@ pub struct Snapshot {
     /// How keeping it current goes.
     pub reload: ReloadState,
     /// What is wrong or odd with the files as they were last read, faults first.
-    pub findings: Vec<Finding>,
+    pub problems: Vec<Problem>,
     /// What handshakes came to.
     pub handshakes: Handshakes,
     /// The last clients that were refused, up to fifty, the latest first.
-    pub refusals: Vec<RefusedClient>,
+    pub refusals: Vec<RejectedClient>,
 }
 
 /// Why a server should get no traffic.
@@ -140,7 +140,7 @@ impl Handle {
             server: ServerCertificate::new(&self.server_file, &generation.identity.summary),
             trusted: self.trusted(),
             reload: self.current.reload_state(),
-            findings: self.current.findings(),
+            problems: self.current.problems(),
             handshakes: self.meters.handshakes(),
             refusals: self.refusals.recent(),
         }

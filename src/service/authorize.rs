@@ -138,7 +138,7 @@ where
                 let service = std::mem::replace(&mut self.inner, unready);
                 Step::Asking { verdict, waiting: Some((service, request)) }
             }
-            None => Step::Refused { request: Some(request) },
+            None => Step::Rejection { request: Some(request) },
         };
         Authorizing { step }
     }
@@ -157,7 +157,7 @@ pin_project! {
     enum Step<V, S, F, B> {
         Asking { #[pin] verdict: V, waiting: Option<(S, Request<B>)> },
         Passed { #[pin] future: F },
-        Refused { request: Option<Request<B>> },
+        Rejection { request: Option<Request<B>> },
     }
 }
 
@@ -179,13 +179,13 @@ where
                         Some((mut service, request)) if may => {
                             Step::Passed { future: service.call(request) }
                         }
-                        other => Step::Refused { request: other.map(|(_, request)| request) },
+                        other => Step::Rejection { request: other.map(|(_, request)| request) },
                     }
                 }
                 StepProjection::Passed { future } => {
                     return future.poll(context).map_ok(|response| response.map(Either::Left));
                 }
-                StepProjection::Refused { request } => {
+                StepProjection::Rejection { request } => {
                     // Taken once: nobody polls a future that is ready.
                     return match request.take() {
                         Some(request) => Poll::Ready(Ok(refuse(request))),

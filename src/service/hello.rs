@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
-use crate::service::{Patient, Stalled};
+use crate::service::{BodyStalled, BodyTimeout};
 
 /// Answers every request `200` and `hello world`, once its body has been read and dropped; `413`
 /// where that is larger than 10 MiB, the largest payload that API Gateway passes on, and `408`
@@ -51,16 +51,16 @@ where
 {
     type Response = Response<HelloBody<B>>;
     type Error = Infallible;
-    type Future = Answer<B>;
+    type Future = HelloFuture<B>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
         let body = request.into_body();
         if body.is_end_stream() {
-            return Answer::Now;
+            return HelloFuture::Now;
         }
         let most = usize::try_from(self.max_body).unwrap_or(usize::MAX);
-        let mut body = Box::pin(Limited::new(Patient::new(body, self.body_timeout), most));
-        Answer::Later(Box::pin(async move {
+        let mut body = Box::pin(Limited::new(BodyTimeout::new(body, self.body_timeout), most));
+        HelloFuture::Later(Box::pin(async move {
             while let Some(frame) = body.frame().await {
                 if let Err(error) = frame {
                     return Some((body, error));
@@ -73,20 +73,20 @@ where
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-type HelloRequestBody<B> = Pin<Box<Limited<Patient<B>>>>;
+type HelloRequestBody<B> = Pin<Box<Limited<BodyTimeout<B>>>>;
 
 /// What is left of a body that was not read to its end, and why it was not.
 type Unread<B> = Option<(HelloRequestBody<B>, BoxError)>;
 
 /// The answer that comes when the request's body has been read.
-pub enum Answer<B> {
+pub enum HelloFuture<B> {
     /// There is no body.
     Now,
     /// What of the body could not be read.
     Later(Pin<Box<dyn Future<Output = Unread<B>> + Send>>),
 }
 
-impl<B> Future for Answer<B> {
+impl<B> Future for HelloFuture<B> {
     type Output = Result<Response<HelloBody<B>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -110,7 +110,7 @@ impl<B> Future for Answer<B> {
 fn why_unread(error: &BoxError) -> (StatusCode, &'static str) {
     if error.is::<LengthLimitError>() {
         (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n")
-    } else if error.is::<Stalled>() {
+    } else if error.is::<BodyStalled>() {
         (StatusCode::REQUEST_TIMEOUT, "nothing more of the body came\n")
     } else {
         (StatusCode::BAD_REQUEST, "the body could not be read\n")

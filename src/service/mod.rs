@@ -2,16 +2,16 @@
 
 mod api_id;
 mod authorize;
+mod body_timeout;
 pub mod headers;
 mod hello;
-mod patient;
 mod problem;
 pub mod proxy;
 
 pub use api_id::{ApiId, ApiIdLayer};
 pub use authorize::{Authorize, Authorized};
+pub use body_timeout::{BodyStalled, BodyTimeout};
 pub use hello::Hello;
-pub use patient::{Patient, Stalled};
 pub use problem::RequestId;
 pub use proxy::{Proxy, Upstream};
 

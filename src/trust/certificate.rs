@@ -19,7 +19,7 @@ use x509_cert::ext::pkix::BasicConstraints;
 use x509_cert::name::Name;
 use x509_cert::time::Time;
 
-use super::pem::Problem;
+use super::pem::PemErrorKind;
 
 /// The SHA-256 of a certificate's DER. Shown as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -145,18 +145,18 @@ impl Certificate {
     ///
     /// # Errors
     /// What is wrong with it. Its dates are not looked at.
-    pub fn parse(der: CertificateDer<'static>) -> Result<Self, Problem> {
+    pub fn parse(der: CertificateDer<'static>) -> Result<Self, PemErrorKind> {
         let parsed =
             CertificateInner::<Raw>::from_der(&der).map_err(|error| match error.kind() {
-                ErrorKind::TrailingData { .. } => Problem::TrailingBytes,
-                _ => Problem::BadDer(error.to_string()),
+                ErrorKind::TrailingData { .. } => PemErrorKind::TrailingBytes,
+                _ => PemErrorKind::BadDer(error.to_string()),
             })?;
-        let bad = |error: x509_cert::der::Error| Problem::BadDer(error.to_string());
+        let bad = |error: x509_cert::der::Error| PemErrorKind::BadDer(error.to_string());
         let tbs = parsed.tbs_certificate();
         let spki = tbs.subject_public_key_info();
         let spki_der = spki.to_der().map_err(bad)?;
         let algorithm = spki.algorithm.to_der().map_err(bad)?;
-        let key = spki.subject_public_key.as_bytes().ok_or(Problem::UnverifiableKey)?;
+        let key = spki.subject_public_key.as_bytes().ok_or(PemErrorKind::UnverifiableKey)?;
         let key = key_kind(&algorithm, key, &spki_der)?;
         let is_ca = matches!(
             tbs.get_extension::<BasicConstraints>(),
@@ -282,7 +282,7 @@ fn printable(name: &Name) -> String {
 
 /// Finds the kind of a key by its whole AlgorithmIdentifier, as a signature's verification will,
 /// and has the cryptographic library parse it (a point that is not on its curve fails here).
-fn key_kind(algorithm: &[u8], key: &[u8], spki: &[u8]) -> Result<KeyKind, Problem> {
+fn key_kind(algorithm: &[u8], key: &[u8], spki: &[u8]) -> Result<KeyKind, PemErrorKind> {
     // The constants leave out the outer SEQUENCE, whose header takes two octets at this length.
     let algorithm = algorithm.get(2..).unwrap_or_default();
     let (kind, verifier): (_, &'static dyn VerificationAlgorithm) =
@@ -297,15 +297,15 @@ fn key_kind(algorithm: &[u8], key: &[u8], spki: &[u8]) -> Result<KeyKind, Proble
         } else if algorithm == alg_id::ED25519.as_ref() {
             (KeyKind::Ed25519, &ED25519)
         } else {
-            return Err(Problem::UnverifiableKey);
+            return Err(PemErrorKind::UnverifiableKey);
         };
     match ParsedPublicKey::new(verifier, spki) {
         Ok(_) => Ok(kind),
-        Err(_) => Err(Problem::UnverifiableKey),
+        Err(_) => Err(PemErrorKind::UnverifiableKey),
     }
 }
 
-fn rsa_bits(key: &[u8]) -> Result<usize, Problem> {
+fn rsa_bits(key: &[u8]) -> Result<usize, PemErrorKind> {
     let modulus = |key| {
         SliceReader::new(key)?.sequence(|reader: &mut SliceReader<'_>| {
             let modulus = UintRef::decode(reader)?;
@@ -313,12 +313,12 @@ fn rsa_bits(key: &[u8]) -> Result<usize, Problem> {
             Ok::<_, x509_cert::der::Error>(modulus)
         })
     };
-    let modulus = modulus(key).map_err(|_| Problem::UnverifiableKey)?;
+    let modulus = modulus(key).map_err(|_| PemErrorKind::UnverifiableKey)?;
     let leading = modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
     match modulus.as_bytes().len() * 8 - leading {
-        bits @ ..2048 => Err(Problem::ShortKey(bits)),
+        bits @ ..2048 => Err(PemErrorKind::ShortKey(bits)),
         bits @ 2048..=8192 => Ok(bits),
-        _ => Err(Problem::UnverifiableKey),
+        _ => Err(PemErrorKind::UnverifiableKey),
     }
 }
 

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 
 use super::certificate::{Certificate, Fingerprint, Validity, system_time};
-use super::usage::Counts;
+use super::usage::UsageCounters;
 
 /// A client that has proved that it holds the key of a trusted certificate.
 ///
@@ -26,7 +26,7 @@ struct Inner {
     origin: Origin,
     file: Arc<Path>,
     /// Those of the certificate by which it is let in: its own, or its trust anchor's.
-    counts: Arc<Counts>,
+    counts: Arc<UsageCounters>,
     /// Itself as the values of headers, once they have been asked for.
     as_headers: OnceLock<[HeaderValue; 2]>,
 }
@@ -46,7 +46,7 @@ impl ClientIdentity {
         validity: Validity,
         origin: Origin,
         file: Arc<Path>,
-        counts: Arc<Counts>,
+        counts: Arc<UsageCounters>,
     ) -> Self {
         let as_headers = OnceLock::new();
         Self(Arc::new(Inner { certificate, validity, origin, file, counts, as_headers }))
@@ -61,7 +61,7 @@ impl ClientIdentity {
     pub fn for_test(
         der: impl Into<Vec<u8>>,
         file: impl AsRef<Path>,
-    ) -> Result<Self, super::pem::Problem> {
+    ) -> Result<Self, super::pem::PemErrorKind> {
         let certificate = Arc::new(Certificate::parse(CertificateDer::from(der.into()))?);
         let validity = certificate.validity();
         let file = Arc::from(file.as_ref());
@@ -125,7 +125,7 @@ impl ClientIdentity {
         &self.0.certificate
     }
 
-    pub(crate) fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &UsageCounters {
         &self.0.counts
     }
 

@@ -8,7 +8,7 @@ mod certificate;
 mod identity;
 mod nearest;
 pub mod pem;
-mod refusal;
+mod reason;
 mod store;
 mod usage;
 mod verifier;
@@ -18,12 +18,12 @@ pub(crate) use certificate::{rfc3339, system_time, unix_time};
 pub use identity::ClientIdentity;
 pub(crate) use identity::Origin;
 pub use nearest::{Nearest, Relation};
-pub use refusal::Reason;
-pub(crate) use refusal::Refusal;
+pub use reason::Reason;
+pub(crate) use reason::VerifyError;
 pub use store::Role;
 pub(crate) use store::{Loaded, TrustStore, is_anchor};
 pub use usage::Usage;
-pub(crate) use verifier::{PinVerifier, Presented, take_refused};
+pub(crate) use verifier::{PinnedClientVerifier, Presented, take_rejection};
 
 #[cfg(test)]
 mod reference;

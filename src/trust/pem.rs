@@ -16,26 +16,26 @@ const DASHES: &str = "-----";
 
 /// What is wrong with a file's content, where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct PemError {
     /// The line, counted from 1; `None` where the fault is the whole file's.
     pub line: Option<usize>,
     /// What is wrong.
-    pub problem: Problem,
+    pub problem: PemErrorKind,
 }
 
-impl Fault {
-    pub(super) fn at(line: usize, problem: Problem) -> Self {
+impl PemError {
+    pub(super) fn at(line: usize, problem: PemErrorKind) -> Self {
         Self { line: Some(line), problem }
     }
 
-    pub(crate) fn whole(problem: Problem) -> Self {
+    pub(crate) fn whole(problem: PemErrorKind) -> Self {
         Self { line: None, problem }
     }
 }
 
 /// The closed list of what can be wrong with a PEM file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
+pub enum PemErrorKind {
     /// Larger than a trust file may be.
     TooLarge,
     /// Nothing in it is a certificate.
@@ -78,7 +78,7 @@ pub enum Problem {
     UnusableCa,
 }
 
-impl Problem {
+impl PemErrorKind {
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -129,7 +129,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for PemErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge => write!(f, "the file is larger than 1 MiB"),
@@ -161,7 +161,7 @@ impl fmt::Display for Problem {
 /// The decoded blocks of a PEM text with the lines they begin on, and every fault.
 struct Pem {
     blocks: Vec<(usize, Block)>,
-    faults: Vec<Fault>,
+    faults: Vec<PemError>,
 }
 
 enum Block {
@@ -173,20 +173,22 @@ enum Block {
 
 /// The certificates of a file of which nothing but certificates is expected, each with the line it
 /// begins on, and all that is wrong with the file.
-pub fn certificates(bytes: &[u8]) -> (Vec<(usize, CertificateDer<'static>)>, Vec<Fault>) {
+pub fn certificates(bytes: &[u8]) -> (Vec<(usize, CertificateDer<'static>)>, Vec<PemError>) {
     let Pem { blocks, mut faults } = read(bytes);
     let mut found = Vec::new();
     for (line, block) in blocks {
         match block {
             Block::Certificate(der) => found.push((line, der)),
             Block::Key(_) | Block::EncryptedKey => {
-                faults.push(Fault::at(line, Problem::PrivateKey));
+                faults.push(PemError::at(line, PemErrorKind::PrivateKey));
             }
-            Block::Other(label) => faults.push(Fault::at(line, Problem::NotACertificate(label))),
+            Block::Other(label) => {
+                faults.push(PemError::at(line, PemErrorKind::NotACertificate(label)))
+            }
         }
     }
     if found.is_empty() && faults.is_empty() {
-        faults.push(Fault::whole(Problem::NoCertificate));
+        faults.push(PemError::whole(PemErrorKind::NoCertificate));
     }
     faults.sort_by_key(|fault| fault.line);
     (found, faults)
@@ -196,7 +198,7 @@ pub fn certificates(bytes: &[u8]) -> (Vec<(usize, CertificateDer<'static>)>, Vec
 ///
 /// # Errors
 /// Every fault of the file.
-pub fn chain(bytes: &[u8]) -> Result<Vec<(usize, CertificateDer<'static>)>, Vec<Fault>> {
+pub fn chain(bytes: &[u8]) -> Result<Vec<(usize, CertificateDer<'static>)>, Vec<PemError>> {
     let Pem { blocks, mut faults } = read(bytes);
     let found: Vec<_> = blocks
         .into_iter()
@@ -206,7 +208,7 @@ pub fn chain(bytes: &[u8]) -> Result<Vec<(usize, CertificateDer<'static>)>, Vec<
         })
         .collect();
     if found.is_empty() && faults.is_empty() {
-        faults.push(Fault::whole(Problem::NoCertificate));
+        faults.push(PemError::whole(PemErrorKind::NoCertificate));
     }
     if faults.is_empty() { Ok(found) } else { Err(faults) }
 }
@@ -215,22 +217,22 @@ pub fn chain(bytes: &[u8]) -> Result<Vec<(usize, CertificateDer<'static>)>, Vec<
 ///
 /// # Errors
 /// Every fault of the file.
-pub fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Vec<Fault>> {
+pub fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Vec<PemError>> {
     let Pem { blocks, mut faults } = read(bytes);
     let mut key = None;
     for (line, block) in blocks {
         match block {
             Block::Key(_) if key.is_some() => {
-                faults.push(Fault::at(line, Problem::SeveralPrivateKeys));
+                faults.push(PemError::at(line, PemErrorKind::SeveralPrivateKeys));
             }
             Block::Key(found) => key = Some(found),
-            Block::EncryptedKey => faults.push(Fault::at(line, Problem::EncryptedKey)),
+            Block::EncryptedKey => faults.push(PemError::at(line, PemErrorKind::EncryptedKey)),
             Block::Certificate(_) | Block::Other(_) => {}
         }
     }
     match key {
         Some(key) if faults.is_empty() => Ok(key),
-        None if faults.is_empty() => Err(vec![Fault::whole(Problem::NoPrivateKey)]),
+        None if faults.is_empty() => Err(vec![PemError::whole(PemErrorKind::NoPrivateKey)]),
         _ => Err(faults),
     }
 }
@@ -245,13 +247,13 @@ struct Open<'a> {
 fn read(bytes: &[u8]) -> Pem {
     let mut pem = Pem { blocks: Vec::new(), faults: Vec::new() };
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        pem.faults.push(Fault::whole(Problem::Utf16));
+        pem.faults.push(PemError::whole(PemErrorKind::Utf16));
         return pem;
     }
     let text = String::from_utf8_lossy(bytes);
     // A certificate's DER begins with a SEQUENCE whose length takes two octets or more.
     if matches!(bytes, [0x30, 0x81..=0x84, ..]) && !text.contains(BEGIN) {
-        pem.faults.push(Fault::whole(Problem::Der));
+        pem.faults.push(PemError::whole(PemErrorKind::Der));
         return pem;
     }
     let mut open: Option<Open<'_>> = None;
@@ -264,11 +266,11 @@ fn read(bytes: &[u8]) -> Pem {
         }
         let Some(markers) = markers(line) else {
             pem.faults.push(match (line.contains("\\n"), &open) {
-                (true, _) => Fault::at(number, Problem::LiteralNewlines),
-                (false, _) if is_whole(line) => Fault::at(number, Problem::OneLine),
+                (true, _) => PemError::at(number, PemErrorKind::LiteralNewlines),
+                (false, _) if is_whole(line) => PemError::at(number, PemErrorKind::OneLine),
                 // The text ends within a marker.
-                (false, Some(open)) => Fault::at(open.line, Problem::Cut),
-                (false, None) => Fault::at(number, Problem::Cut),
+                (false, Some(open)) => PemError::at(open.line, PemErrorKind::Cut),
+                (false, None) => PemError::at(number, PemErrorKind::Cut),
             });
             open = None;
             continue;
@@ -277,7 +279,7 @@ fn read(bytes: &[u8]) -> Pem {
             match (marker, open.take()) {
                 (Marker::Begin(label), before) => {
                     if let Some(before) = before {
-                        pem.faults.push(Fault::at(before.line, Problem::Cut));
+                        pem.faults.push(PemError::at(before.line, PemErrorKind::Cut));
                     }
                     open = Some(Open { line: number, label, body: Vec::new() });
                 }
@@ -285,12 +287,14 @@ fn read(bytes: &[u8]) -> Pem {
                     Ok(decoded) => pem.blocks.push((block.line, decoded)),
                     Err(fault) => pem.faults.push(fault),
                 },
-                (Marker::End(_), _) => pem.faults.push(Fault::at(number, Problem::StrayEnd)),
+                (Marker::End(_), _) => {
+                    pem.faults.push(PemError::at(number, PemErrorKind::StrayEnd))
+                }
             }
         }
     }
     if let Some(open) = open {
-        pem.faults.push(Fault::at(open.line, Problem::Cut));
+        pem.faults.push(PemError::at(open.line, PemErrorKind::Cut));
     }
     pem
 }
@@ -333,7 +337,7 @@ fn is_whole(line: &str) -> bool {
     after.is_some_and(|(_, after)| after.contains(DASHES))
 }
 
-fn decode(block: &Open<'_>) -> Result<Block, Fault> {
+fn decode(block: &Open<'_>) -> Result<Block, PemError> {
     // RFC 1421 headers: only ever seen on keys that openssl encrypted the old way.
     if block.label == "ENCRYPTED PRIVATE KEY"
         || block.body.iter().any(|(_, line)| line.starts_with("Proc-Type:"))
@@ -342,7 +346,7 @@ fn decode(block: &Open<'_>) -> Result<Block, Fault> {
     }
     let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     if let Some((line, _)) = block.body.iter().find(|(_, text)| !text.chars().all(base64)) {
-        return Err(Fault::at(*line, Problem::BadBase64));
+        return Err(PemError::at(*line, PemErrorKind::BadBase64));
     }
     let body = block.body.iter().map(|(_, text)| *text).collect::<Vec<_>>().join("\n");
     let label = block.label;
@@ -353,6 +357,6 @@ fn decode(block: &Open<'_>) -> Result<Block, Fault> {
         Ok(Some((Item::Pkcs8Key(key), _))) => Ok(Block::Key(key.into())),
         Ok(Some((Item::Sec1Key(key), _))) => Ok(Block::Key(key.into())),
         Ok(_) => Ok(Block::Other(label.to_owned())),
-        Err(_) => Err(Fault::at(block.line, Problem::BadBase64)),
+        Err(_) => Err(PemError::at(block.line, PemErrorKind::BadBase64)),
     }
 }

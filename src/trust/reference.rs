@@ -61,17 +61,17 @@ static ALL: LazyLock<Vec<Made>> = LazyLock::new(|| {
 const INTERMEDIATE: usize = 4;
 const INTERMEDIATE_KEY: usize = 3;
 
-fn is_in_its_dates(index: usize, day: u32) -> bool {
+fn is_valid(index: usize, day: u32) -> bool {
     (ALL[index].days.0..ALL[index].days.1).contains(&day)
 }
 
 /// What is loaded, in order.
-type Held = Vec<(Role, usize)>;
+type BufferedWriter = Vec<(Role, usize)>;
 
 /// Whether something signed by this key has a path of certificates in their dates.
-fn leads_to_anchor(held: &Held, signer: usize, day: u32) -> bool {
+fn leads_to_anchor(held: &BufferedWriter, signer: usize, day: u32) -> bool {
     let mut anchors = held.iter().filter(|(role, _)| *role == Role::Anchor);
-    let is_issuer = |index: usize| ALL[index].key == signer && is_in_its_dates(index, day);
+    let is_issuer = |index: usize| ALL[index].key == signer && is_valid(index, day);
     anchors.any(|(_, index)| is_issuer(*index))
         || is_issuer(INTERMEDIATE)
             && signer != ALL[INTERMEDIATE].signer
@@ -79,7 +79,7 @@ fn leads_to_anchor(held: &Held, signer: usize, day: u32) -> bool {
 }
 
 /// Who is let in; the reason is told of those that are pinned, or unknown for sure.
-fn judge(held: &Held, index: usize, day: u32) -> Result<(), Option<Reason>> {
+fn judge(held: &BufferedWriter, index: usize, day: u32) -> Result<(), Option<Reason>> {
     let made = &ALL[index];
     let has_anchors = held.iter().any(|(role, _)| *role == Role::Anchor);
     if held.contains(&(Role::Pin, index)) {
@@ -92,12 +92,11 @@ fn judge(held: &Held, index: usize, day: u32) -> Result<(), Option<Reason>> {
     if !has_anchors || held.contains(&(Role::Anchor, index)) {
         return Err(Some(Reason::UnknownCertificate));
     }
-    let holds =
-        !made.is_ca && is_in_its_dates(index, day) && leads_to_anchor(held, made.signer, day);
+    let holds = !made.is_ca && is_valid(index, day) && leads_to_anchor(held, made.signer, day);
     if holds { Ok(()) } else { Err(None) }
 }
 
-fn store(before: Option<&TrustStore>, held: &Held) -> TrustStore {
+fn store(before: Option<&TrustStore>, held: &BufferedWriter) -> TrustStore {
     let file: Arc<Path> = Path::new("a.pem").into();
     let loaded = held.iter().map(|(role, index)| Loaded {
         role: *role,
@@ -126,7 +125,7 @@ proptest! {
     fn whoever_is_let_in_is_so_by_the_rules(
         steps in proptest::collection::vec((step(), 0..11_u32), 1..16)
     ) {
-        let mut held = Held::new();
+        let mut held = BufferedWriter::new();
         let mut before = None;
         for (step, day) in steps {
             match step {
@@ -150,7 +149,7 @@ proptest! {
                     ),
                 }
             }
-            let mut once = Held::new();
+            let mut once = BufferedWriter::new();
             for one in &held {
                 if !once.contains(one) {
                     once.push(*one);
@@ -165,7 +164,7 @@ proptest! {
                 .map(|loaded| (loaded.role, loaded.certificate.summary().fingerprint))
                 .collect();
             prop_assert_eq!(told, expected);
-            let is_usable = once.iter().any(|(_, index)| is_in_its_dates(*index, day));
+            let is_usable = once.iter().any(|(_, index)| is_valid(*index, day));
             prop_assert_eq!(store.is_usable(now), is_usable);
             let names: BTreeSet<_> = store.hints().iter().map(|name| name.as_ref()).collect();
             prop_assert_eq!(names.len(), usize::from(!held.is_empty()), "they have one name");

@@ -12,8 +12,8 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use super::certificate::{Certificate, Fingerprint, Summary, Validity, issuer};
 use super::identity::{ClientIdentity, Origin};
 use super::nearest::{Index, Nearest};
-use super::refusal::{Reason, Refusal};
-use super::usage::Counts;
+use super::reason::{Reason, VerifyError};
+use super::usage::UsageCounters;
 use super::verifier::Presented;
 
 /// What a trusted certificate is trusted for.
@@ -63,7 +63,7 @@ pub(crate) struct TrustStore {
     anchor_certificates: Vec<Loaded>,
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
-    counts: HashMap<(Role, Fingerprint), Arc<Counts>>,
+    counts: HashMap<(Role, Fingerprint), Arc<UsageCounters>>,
     /// Made when the first refusal asks for it.
     nearest: OnceLock<Index>,
 }
@@ -150,7 +150,7 @@ impl TrustStore {
     }
 
     /// What has been counted of one of its certificates.
-    pub(crate) fn counts(&self, role: Role, fingerprint: Fingerprint) -> Arc<Counts> {
+    pub(crate) fn counts(&self, role: Role, fingerprint: Fingerprint) -> Arc<UsageCounters> {
         self.counts.get(&(role, fingerprint)).cloned().unwrap_or_default()
     }
 
@@ -201,13 +201,13 @@ impl TrustStore {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<ClientIdentity, Refusal> {
+    ) -> Result<ClientIdentity, VerifyError> {
         match self.pin(end_entity) {
             Some(identity) => {
-                in_its_dates(identity.validity(), now)?;
+                check_validity(identity.validity(), now)?;
                 Ok(identity.clone())
             }
-            None if self.anchors.is_empty() => Err(Refusal::UNKNOWN),
+            None if self.anchors.is_empty() => Err(VerifyError::UNKNOWN),
             None => self.admit_chain(end_entity, intermediates, now),
         }
     }
@@ -217,16 +217,16 @@ impl TrustStore {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<ClientIdentity, Refusal> {
+    ) -> Result<ClientIdentity, VerifyError> {
         // webpki would let an anchor's own certificate in as an end entity: it needs no issuer.
         if self.anchor_certificates.iter().any(|anchor| anchor.certificate.der() == end_entity) {
-            return Err(Refusal::UNKNOWN);
+            return Err(VerifyError::UNKNOWN);
         }
         // webpki judges a certificate before it looks for its issuer: what is said of a stranger's
         // is that it is unknown, and nothing about its dates or its purpose.
         let refuse = |error| match self.names_an_anchor(end_entity, intermediates) {
-            true => Refusal::of_chain(&error),
-            false => Refusal::UNKNOWN,
+            true => VerifyError::of_chain(&error),
+            false => VerifyError::UNKNOWN,
         };
         let leaf = EndEntityCert::try_from(end_entity).map_err(refuse)?;
         // webpki does not look at an anchor's own dates, and holds a certificate good in the second
@@ -234,7 +234,7 @@ impl TrustStore {
         let in_their_dates = |path: &VerifiedPath<'_>| {
             let validity = self.validity_of(end_entity, path).ok_or(webpki::Error::BadDer)?;
             let Validity { not_before, not_after } = validity;
-            match in_its_dates(validity, now) {
+            match check_validity(validity, now) {
                 Ok(()) => Ok(()),
                 Err(refusal) if refusal.reason == Reason::Expired => {
                     Err(webpki::Error::CertExpired { time: now, not_after })
@@ -253,10 +253,10 @@ impl TrustStore {
                 Some(&in_their_dates),
             )
             .map_err(refuse)?;
-        let anchor = self.anchor_of(&path).ok_or(Refusal::UNKNOWN)?;
+        let anchor = self.anchor_of(&path).ok_or(VerifyError::UNKNOWN)?;
         let certificate = Certificate::parse(end_entity.clone().into_owned())
-            .map_err(|_| Refusal::of_chain(&webpki::Error::BadDer))?;
-        let validity = self.validity_of(end_entity, &path).ok_or(Refusal::UNKNOWN)?;
+            .map_err(|_| VerifyError::of_chain(&webpki::Error::BadDer))?;
+        let validity = self.validity_of(end_entity, &path).ok_or(VerifyError::UNKNOWN)?;
         let origin = Origin::Chain {
             anchor: anchor.certificate.summary().fingerprint,
             intermediates: intermediates.iter().map(|der| der.clone().into_owned()).collect(),
@@ -302,11 +302,11 @@ impl TrustStore {
     }
 }
 
-fn in_its_dates(validity: Validity, now: UnixTime) -> Result<(), Refusal> {
+fn check_validity(validity: Validity, now: UnixTime) -> Result<(), VerifyError> {
     if now >= validity.not_after {
-        Err(Refusal::EXPIRED)
+        Err(VerifyError::EXPIRED)
     } else if now < validity.not_before {
-        Err(Refusal::NOT_YET_VALID)
+        Err(VerifyError::NOT_YET_VALID)
     } else {
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::pem::{self, Problem};
+use super::pem::{self, PemErrorKind};
 use super::{Certificate, KeyKind, Summary, rfc3339};
 
 const ONE: &str = include_str!("../../certs-example/client-1.pem");
@@ -10,7 +10,7 @@ const TWO: &str = include_str!("../../certs-example/client-2.pem");
 const KEY: &str = include_str!("../../certs-example/client-1-key.pem");
 
 /// A problem and its line.
-type Placed = (Option<usize>, Problem);
+type Placed = (Option<usize>, PemErrorKind);
 
 /// The certificates' DER and the faults as `line: problem`.
 fn read(bytes: impl AsRef<[u8]>) -> (Vec<Vec<u8>>, Vec<Placed>) {
@@ -63,55 +63,55 @@ fn what_is_wrong_with_a_pem_file_is_named_with_its_line() {
     let utf16: Vec<u8> =
         "\u{feff}".encode_utf16().chain(ONE.encode_utf16()).flat_map(u16::to_le_bytes).collect();
     let trusted = ONE.replace("CERTIFICATE", "TRUSTED CERTIFICATE");
-    let cases: Vec<(&str, Vec<u8>, Option<usize>, Problem)> = vec![
-        ("empty", vec![], None, Problem::NoCertificate),
-        ("text", b"hello\n".to_vec(), None, Problem::NoCertificate),
-        ("cut", head.join("\n").into(), Some(1), Problem::Cut),
+    let cases: Vec<(&str, Vec<u8>, Option<usize>, PemErrorKind)> = vec![
+        ("empty", vec![], None, PemErrorKind::NoCertificate),
+        ("text", b"hello\n".to_vec(), None, PemErrorKind::NoCertificate),
+        ("cut", head.join("\n").into(), Some(1), PemErrorKind::Cut),
         (
             "cut, and another behind it",
             format!("{}\n{TWO}", head.join("\n")).into(),
             Some(1),
-            Problem::Cut,
+            PemErrorKind::Cut,
         ),
         (
             "the second is cut",
             format!("{TWO}{}", head.join("\n")).into(),
             Some(TWO.lines().count() + 1),
-            Problem::Cut,
+            PemErrorKind::Cut,
         ),
         (
             "cut within its end marker",
             ONE.trim_end().trim_end_matches("-----").into(),
             Some(1),
-            Problem::Cut,
+            PemErrorKind::Cut,
         ),
-        ("cut within its first marker", b"-----BEGIN CERTIF".to_vec(), Some(1), Problem::Cut),
-        ("the head is missing", tail.join("\n").into(), Some(tail.len()), Problem::StrayEnd),
-        ("bad base64", ONE.replacen("MII", "M*I", 1).into(), Some(2), Problem::BadBase64),
+        ("cut within its first marker", b"-----BEGIN CERTIF".to_vec(), Some(1), PemErrorKind::Cut),
+        ("the head is missing", tail.join("\n").into(), Some(tail.len()), PemErrorKind::StrayEnd),
+        ("bad base64", ONE.replacen("MII", "M*I", 1).into(), Some(2), PemErrorKind::BadBase64),
         (
             "base64 of the wrong length",
             ONE.replacen("MII", "MI", 1).into(),
             Some(1),
-            Problem::BadBase64,
+            PemErrorKind::BadBase64,
         ),
-        ("on one line", one_line.into(), Some(1), Problem::OneLine),
-        ("literal \\n", literal.into(), Some(1), Problem::LiteralNewlines),
-        ("a JSON string", json.into(), Some(1), Problem::LiteralNewlines),
-        ("a private key", KEY.into(), Some(2), Problem::PrivateKey),
+        ("on one line", one_line.into(), Some(1), PemErrorKind::OneLine),
+        ("literal \\n", literal.into(), Some(1), PemErrorKind::LiteralNewlines),
+        ("a JSON string", json.into(), Some(1), PemErrorKind::LiteralNewlines),
+        ("a private key", KEY.into(), Some(2), PemErrorKind::PrivateKey),
         (
             "a private key behind it",
             format!("{ONE}{KEY}").into(),
             Some(ONE.lines().count() + 2),
-            Problem::PrivateKey,
+            PemErrorKind::PrivateKey,
         ),
         (
             "another kind",
             trusted.into(),
             Some(1),
-            Problem::NotACertificate("TRUSTED CERTIFICATE".into()),
+            PemErrorKind::NotACertificate("TRUSTED CERTIFICATE".into()),
         ),
-        ("DER", der, None, Problem::Der),
-        ("UTF-16", utf16, None, Problem::Utf16),
+        ("DER", der, None, PemErrorKind::Der),
+        ("UTF-16", utf16, None, PemErrorKind::Utf16),
     ];
     for (what, bytes, line, problem) in cases {
         assert_eq!(read(bytes).1, vec![(line, problem.clone())], "{what}");
@@ -124,13 +124,13 @@ fn a_server_key_may_stand_beside_its_certificate_and_is_named_where_it_is_encryp
     assert!(pem::private_key(format!("{ONE}{KEY}").as_bytes()).is_ok());
     assert_eq!(pem::chain(format!("{KEY}{ONE}{TWO}").as_bytes()).map(|chain| chain.len()), Ok(2));
     let problem = |text: &str| pem::private_key(text.as_bytes()).unwrap_err()[0].problem.clone();
-    assert_eq!(problem(ONE), Problem::NoPrivateKey);
-    assert_eq!(problem(&format!("{KEY}{KEY}")), Problem::SeveralPrivateKeys);
+    assert_eq!(problem(ONE), PemErrorKind::NoPrivateKey);
+    assert_eq!(problem(&format!("{KEY}{KEY}")), PemErrorKind::SeveralPrivateKeys);
     let pkcs8 = KEY.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
-    assert_eq!(problem(&pkcs8), Problem::EncryptedKey);
+    assert_eq!(problem(&pkcs8), PemErrorKind::EncryptedKey);
     let begin = "-----BEGIN PRIVATE KEY-----";
     let headers = format!("{begin}\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n");
-    assert_eq!(problem(&KEY.replace(begin, &headers)), Problem::EncryptedKey);
+    assert_eq!(problem(&KEY.replace(begin, &headers)), PemErrorKind::EncryptedKey);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn bytes_after_the_der_are_a_fault_and_without_them_it_is_read() {
     let mut der = ders()[0].clone();
     assert!(Certificate::parse(der.clone().into()).is_ok());
     der.push(0);
-    assert_eq!(Certificate::parse(der.into()).unwrap_err(), Problem::TrailingBytes);
+    assert_eq!(Certificate::parse(der.into()).unwrap_err(), PemErrorKind::TrailingBytes);
 }
 
 /// Texts that are nearly PEM files.

@@ -27,7 +27,7 @@ pub struct Usage {
 /// The same, while it is being counted. Carried over from generation to generation while the
 /// certificate stays, and shared by its connections, so that counting is an addition and no lookup.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct UsageCounters {
     handshakes: AtomicU64,
     requests: AtomicU64,
     connections: AtomicU64,
@@ -36,7 +36,7 @@ pub(crate) struct Counts {
     last_seen: AtomicU64,
 }
 
-impl Counts {
+impl UsageCounters {
     pub(crate) fn connected(&self, now: UnixTime) {
         self.handshakes.fetch_add(1, Relaxed);
         self.connections.fetch_add(1, Relaxed);
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn what_is_counted_is_told() {
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let counts = Counts::default();
+        let counts = UsageCounters::default();
         assert_eq!(counts.usage(), Usage::default());
         counts.connected(at(10));
         counts.requested(at(11));

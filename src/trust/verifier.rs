@@ -13,7 +13,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use webpki::RawPublicKeyEntity;
 
 use super::certificate::{Certificate, Fingerprint, Summary};
-use super::refusal::{Reason, Refusal};
+use super::reason::{Reason, VerifyError};
 use super::store::TrustStore;
 
 /// What a refused client presented.
@@ -37,28 +37,28 @@ thread_local! {
 }
 
 /// Takes what the verifier refused during the poll of a handshake that has just returned.
-pub(crate) fn take_refused() -> Option<(Reason, Presented)> {
+pub(crate) fn take_rejection() -> Option<(Reason, Presented)> {
     REFUSED.take()
 }
 
 /// Lets in whom the trust store lets in.
 #[derive(Debug)]
-pub(crate) struct PinVerifier {
+pub(crate) struct PinnedClientVerifier {
     store: Arc<TrustStore>,
 }
 
-impl PinVerifier {
+impl PinnedClientVerifier {
     pub(crate) fn new(store: Arc<TrustStore>) -> Self {
         Self { store }
     }
 }
 
-fn refuse(refusal: Refusal, der: &CertificateDer<'_>) -> Error {
+fn refuse(refusal: VerifyError, der: &CertificateDer<'_>) -> Error {
     REFUSED.set(Some((refusal.reason, Presented::new(der))));
     Error::InvalidCertificate(refusal.error)
 }
 
-impl ClientCertVerifier for PinVerifier {
+impl ClientCertVerifier for PinnedClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.store.hints()
     }
@@ -113,7 +113,7 @@ impl ClientCertVerifier for PinVerifier {
     }
 }
 
-impl PinVerifier {
+impl PinnedClientVerifier {
     /// Verifies a signature with a key that was parsed before. `None` where there is none for it.
     fn verify_parsed(
         &self,

@@ -33,7 +33,7 @@ fn inspect_says_the_same_to_machines_and_names_what_does_not_load() {
     assert_eq!(said["certificates"].as_array().unwrap().len(), 2, "{said}");
     assert_eq!(first["fingerprint"].as_str().unwrap().len(), 64, "{said}");
     assert_eq!(first["days_left"], 185, "{said}");
-    assert_eq!(said["findings"][0]["severity"], "fault", "{said}");
+    assert_eq!(said["problems"][0]["severity"], "error", "{said}");
     assert_eq!(files.run(&["inspect", "nowhere"]).code, Some(2));
 }
 

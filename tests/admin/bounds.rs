@@ -320,7 +320,7 @@ async fn drain_timeout() {
     let cut = "portcullis_connections_cut_total";
     assert_eq!(site.metric(cut), Some(0.0));
     site.until("in", || site.metric("portcullis_connections") == Some(1.0));
-    site.files.distrust("a.pem");
+    site.files.invalidate("a.pem");
     timeout(DEADLINE, until_closed(&mut stuck)).await.expect("it is closed");
     site.until(cut, || site.metric(&ended("certificate_removed")) == Some(1.0));
     assert_eq!(site.metric(cut), Some(1.0), "{}", site.get("/metrics").2);
@@ -357,7 +357,7 @@ fn descriptors() {
         (0..100).map(|_| StdTcpStream::connect(site.server.addr()).unwrap()).collect();
     site.server.wait_for_event("accept_failed", |_| true);
     // Those who were put out for want of room are refusals.
-    site.server.wait_for_event("refused", |event| event["reason"] == "too_many_handshakes");
+    site.server.wait_for_event("client_rejected", |event| event["reason"] == "too_many_handshakes");
     for stream in &mut silent {
         let _ = stream.write_all(b"x");
     }

@@ -24,9 +24,9 @@ fn it_is_live_and_ready_and_says_that_it_is_stopping_while_it_still_accepts() {
 #[test]
 fn it_is_not_ready_where_nobody_can_be_let_in_and_ready_again_when_somebody_can() {
     let files = Files::new();
-    files.distrust("b.pem");
+    files.invalidate("b.pem");
     let site = files.serve(&[]);
-    site.files.distrust("a.pem");
+    site.files.invalidate("a.pem");
     site.until("not ready", || site.get("/readyz").0 == 503);
     assert!(site.get("/readyz").2.contains("--trust"), "{:?}", site.get("/readyz"));
     site.files.trust("old.pem", &PKI.expired.cert);
@@ -167,7 +167,7 @@ async fn the_series_of_a_certificate_go_when_it_does() {
     assert!(site.ask(Some(&PKI.b)).await);
     let has_b = || site.get("/metrics").2.contains("b.pem");
     assert!(has_b());
-    site.files.distrust("b.pem");
+    site.files.invalidate("b.pem");
     site.until("gone", || !has_b());
     assert!(site.get("/metrics").2.contains("a.pem"));
     site.until("counted", || {
@@ -195,10 +195,10 @@ fn a_fault_is_counted_and_shown_until_it_is_mended() {
     assert_eq!(site.metric("portcullis_reload_last_successful"), Some(0.0));
     assert_eq!(site.metric("portcullis_reloads_total{result=\"failure\"}"), Some(1.0));
     let status = site.status();
-    assert_eq!(status["findings"][0]["severity"], "fault");
-    assert!(status["findings"][0]["file"].as_str().unwrap().ends_with("broken.pem"));
+    assert_eq!(status["problems"][0]["severity"], "error");
+    assert!(status["problems"][0]["file"].as_str().unwrap().ends_with("broken.pem"));
     assert_eq!(site.get("/readyz").0, 200, "what was good before is still in force");
-    site.files.distrust("broken.pem");
+    site.files.invalidate("broken.pem");
     site.until("mended", || site.metric("portcullis_reload_last_successful") == Some(1.0));
     assert_eq!(site.metric("portcullis_trust_files_failed"), Some(0.0));
 }
@@ -226,7 +226,7 @@ async fn the_status_tells_of_the_last_fifty_refusals_the_latest_first() {
 fn the_verdict_on_one_that_ends_without_a_successor_is_said_in_these_words() {
     let files = Files::new();
     for name in ["a.pem", "b.pem"] {
-        files.distrust(name);
+        files.invalidate(name);
     }
     files.trust("soon.pem", &credential("soon", 300, 9).cert);
     let site = files.serve(&[]);

@@ -40,7 +40,7 @@ async fn each_request_is_a_line_that_says_whose_it_was() {
     let second = site.server.wait_for_event("request", |_| true);
     assert_eq!(second.get("api_id"), None, "{second}");
     drop(stream);
-    let ended = site.server.wait_for_event("connection_ended", |_| true);
+    let ended = site.server.wait_for_event("connection_closed", |_| true);
     assert_eq!((&ended["requests"], &ended["reason"]), (&2.into(), &"done".into()));
 }
 
@@ -48,7 +48,7 @@ async fn each_request_is_a_line_that_says_whose_it_was() {
 async fn the_access_log_can_be_left_out_and_nothing_else_with_it() {
     let site = Files::new().serve(&["--access-log", "off"]);
     assert!(site.ask(Some(&PKI.a)).await);
-    site.server.wait_for_event("connection_ended", |_| true);
+    site.server.wait_for_event("connection_closed", |_| true);
     assert!(events(&site, "request").is_empty(), "{}", site.server.log());
     assert_eq!(site.trusted("a.pem")["requests"], 1);
 }
@@ -58,23 +58,23 @@ async fn a_refusal_names_the_trusted_certificate_that_is_nearest() {
     let site = Site::new();
     // `expired` and `not_yet_valid` have the key of `a`.
     assert!(!site.ask(Some(&PKI.expired)).await);
-    let event = site.server.wait_for_event("refused", |_| true);
+    let event = site.server.wait_for_event("client_rejected", |_| true);
     assert_eq!(event["reason"], "unknown_certificate");
     let nearest = event["nearest"].as_str().unwrap();
     assert!(nearest.contains("same key") && nearest.contains("a.pem"), "{event}");
     assert!(!site.ask(Some(&PKI.stranger)).await);
-    let event = site.server.wait_for_event("refused", |_| true);
+    let event = site.server.wait_for_event("client_rejected", |_| true);
     assert_eq!(event.get("nearest"), None, "{event}");
-    site.files.distrust("b.pem");
-    site.server.wait_for_event("trust_changed", |_| true);
+    site.files.invalidate("b.pem");
+    site.server.wait_for_event("trust_reloaded", |_| true);
     assert!(!site.ask(Some(&PKI.b)).await);
-    let event = site.server.wait_for_event("refused", |_| true);
+    let event = site.server.wait_for_event("client_rejected", |_| true);
     let nearest = event["nearest"].as_str().unwrap();
     assert!(nearest.contains("removed at 20") && nearest.contains("b.pem"), "{event}");
     site.files.trust("old.pem", &PKI.expired.cert);
-    site.server.wait_for_event("trust_changed", |_| true);
+    site.server.wait_for_event("trust_reloaded", |_| true);
     assert!(!site.ask(Some(&PKI.expired)).await);
-    let event = site.server.wait_for_event("refused", |_| true);
+    let event = site.server.wait_for_event("client_rejected", |_| true);
     assert_eq!(event["reason"], "expired");
     assert!(event["nearest"].as_str().unwrap().contains("same certificate"), "{event}");
 }
@@ -87,7 +87,7 @@ async fn a_flood_of_refusals_is_summed_up_and_none_is_lost() {
         assert!(!site.ask(None).await);
     }
     let said = || {
-        let one_by_one = events(&site, "refused").len() as u64;
+        let one_by_one = events(&site, "client_rejected").len() as u64;
         let sums = events(&site, "refusals_summed");
         (one_by_one, sums.iter().map(|sum| sum["count"].as_u64().unwrap()).sum::<u64>())
     };
@@ -109,5 +109,5 @@ async fn what_was_not_yet_summed_up_is_said_before_the_end() {
     site.server.wait_for_event("stopped", |_| true);
     let sums: u64 =
         events(&site, "refusals_summed").iter().filter_map(|sum| sum["count"].as_u64()).sum();
-    assert_eq!(events(&site, "refused").len() as u64 + sums, 12, "{}", site.server.log());
+    assert_eq!(events(&site, "client_rejected").len() as u64 + sums, 12, "{}", site.server.log());
 }

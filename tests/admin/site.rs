@@ -49,7 +49,7 @@ impl Files {
         put(&self.path("trust"), name, pem);
     }
 
-    pub fn distrust(&self, name: &str) {
+    pub fn invalidate(&self, name: &str) {
         fs::remove_file(self.path("trust").join(name)).unwrap();
     }
 
@@ -121,7 +121,7 @@ impl Site {
 
     /// Waits until so many were refused: a client learns of it before it has been taken down.
     pub fn until_refused(&self, count: u64) {
-        self.until("refused", || {
+        self.until("client_rejected", || {
             let refused = self.status()["handshakes"]["refused"].clone();
             let refused = refused.as_object().unwrap().values();
             refused.filter_map(Value::as_u64).sum::<u64>() == count

@@ -251,10 +251,10 @@ async fn a_machine_without_inotify() {
     fire.server.wait_for_event("watch_unavailable", |_| true);
     fire.rounds(async |watch| {
         put(&fire.path("trust"), "b.pem", &PKI.b.cert);
-        fire.server.wait_for_event("trust_changed", |_| true);
+        fire.server.wait_for_event("trust_reloaded", |_| true);
         watch.some_more();
         fs::remove_file(fire.path("trust/b.pem")).unwrap();
-        fire.server.wait_for_event("trust_changed", |_| true);
+        fire.server.wait_for_event("trust_reloaded", |_| true);
         watch.some_more();
     })
     .await;

@@ -100,7 +100,7 @@ fn a_stranger_of_the_same_subject_is_out_until_trusted_and_out_again_after() {
     for way in ways() {
         assert_eq!(curl(&site, way, Some(&PKI.stranger), &[]), Ok(way.1.hello()));
     }
-    site.distrust(&PKI.stranger);
+    site.invalidate(&PKI.stranger);
     assert_out();
 }
 

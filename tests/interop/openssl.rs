@@ -93,7 +93,7 @@ fn a_session_ends_with_the_certificate_it_was_made_with() {
             resumed.as_ref().is_ok_and(|seen| seen.contains("\nReused, TLSv1.")),
             "{resumed:?}"
         );
-        site.distrust(&PKI.a);
+        site.invalidate(&PKI.a);
         assert_refused(&site, &resume(None, &saved), NONE);
         assert_refused(&site, &resume(Some(&PKI.a), &saved), UNKNOWN);
         assert_answered(&resume(Some(&PKI.b), &twin));

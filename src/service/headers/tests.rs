@@ -248,7 +248,7 @@ proptest! {
 
 /// Names that end here, that look like it, and that pass.
 fn any_name() -> impl Strategy<Value = String> {
-    let looks = proptest::sample::select(NO_LOOKALIKE.to_vec()).prop_flat_map(spelled);
+    let scans = proptest::sample::select(NO_LOOKALIKE.to_vec()).prop_flat_map(spelled);
     let right = proptest::sample::select(vec![
         "x-forwarded-for",
         "X-Forwarded-For",
@@ -268,7 +268,7 @@ fn any_name() -> impl Strategy<Value = String> {
         "hosts",
         "trailer",
     ]);
-    prop_oneof![2 => known(), 1 => looks, 3 => right.prop_map(str::to_owned)]
+    prop_oneof![2 => known(), 1 => scans, 3 => right.prop_map(str::to_owned)]
 }
 
 /// Whether a header passes as it came, by what README and RFC 9110 say.

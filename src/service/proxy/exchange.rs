@@ -12,8 +12,8 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
 use crate::service::headers;
-use crate::service::proxy::failure::Failure;
-use crate::service::proxy::pool::{Link, Slot};
+use crate::service::proxy::failure::ProxyError;
+use crate::service::proxy::pool::{Slot, UpstreamConnection};
 use crate::service::proxy::request::Target;
 use crate::service::proxy::upload::{Fault, Upload};
 use crate::service::proxy::upstream::Upstream;
@@ -67,7 +67,7 @@ impl Outgoing<'_> {
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct Deadlines {
     pub(super) connect: Duration,
     /// To the head of the answer, from the beginning or from when a body last went on.
     pub(super) answer: Duration,
@@ -76,9 +76,9 @@ pub(super) struct Patience {
 }
 
 /// An answer whose body is still to come, by a connection that somebody must drive.
-pub(super) struct Answer {
+pub(super) struct UpstreamResponse {
     pub(super) response: Response<Incoming>,
-    pub(super) link: Box<Link>,
+    pub(super) link: Box<UpstreamConnection>,
 }
 
 /// Sends a request and waits for the head of its answer.
@@ -86,9 +86,9 @@ pub(super) async fn exchange(
     upstream: &Upstream,
     slot: &Slot,
     outgoing: &Outgoing<'_>,
-    patience: Patience,
+    patience: Deadlines,
     began: Instant,
-) -> Result<Answer, Failure> {
+) -> Result<UpstreamResponse, ProxyError> {
     let idle = slot.idle(!outgoing.is_repeatable());
     let is_reused = idle.is_some();
     let link = match idle {
@@ -107,7 +107,7 @@ pub(super) async fn exchange(
         Trace::Written => is_reused && outgoing.head.method.is_idempotent(),
     };
     let has_body_begun = outgoing.upload.progress().frames > 0;
-    if !may_repeat || has_body_begun || !matches!(lost.failure, Failure::Closed(_)) {
+    if !may_repeat || has_body_begun || !matches!(lost.failure, ProxyError::Closed(_)) {
         return Err(lost.failure);
     }
     tracing::debug!(reason = %lost.failure, "request_sent_again");
@@ -115,14 +115,17 @@ pub(super) async fn exchange(
     send(link, upstream, outgoing, patience, began).await.map_err(|lost| lost.failure)
 }
 
-async fn connect(upstream: &Upstream, patience: Patience) -> Result<Box<Link>, Failure> {
+async fn connect(
+    upstream: &Upstream,
+    patience: Deadlines,
+) -> Result<Box<UpstreamConnection>, ProxyError> {
     let stream = upstream.connect(patience.connect).await?;
-    Link::new(stream).await.map_err(Failure::Closed)
+    UpstreamConnection::new(stream).await.map_err(ProxyError::Closed)
 }
 
 /// A request that got no answer.
 struct Lost {
-    failure: Failure,
+    failure: ProxyError,
     trace: Trace,
 }
 
@@ -138,12 +141,12 @@ enum Trace {
 }
 
 async fn send(
-    mut link: Box<Link>,
+    mut link: Box<UpstreamConnection>,
     upstream: &Upstream,
     outgoing: &Outgoing<'_>,
-    patience: Patience,
+    patience: Deadlines,
     began: Instant,
-) -> Result<Answer, Lost> {
+) -> Result<UpstreamResponse, Lost> {
     link.seen.forget();
     // What it waits for comes from the connection that is driven here, in this very task. It needs
     // neither a waker of its own nor to yield: both would only cost, or lose a wake-up.
@@ -166,12 +169,12 @@ async fn send(
     });
     let failure = match answered.await {
         Ok(Ok(response)) => match check(response) {
-            Ok(response) => return Ok(Answer { response, link }),
+            Ok(response) => return Ok(UpstreamResponse { response, link }),
             Err(failure) => failure,
         },
         Ok(Err(error)) => classify(error.into_error(), outgoing.upload.progress().fault),
-        Err(()) if outgoing.upload.progress().is_awaited => Failure::BodyTimeout,
-        Err(()) => Failure::ResponseTimeout,
+        Err(()) if outgoing.upload.progress().is_awaited => ProxyError::BodyTimeout,
+        Err(()) => ProxyError::ResponseTimeout,
     };
     let trace = match (link.seen.read(), link.seen.written()) {
         (true, _) => Trace::Answered,
@@ -181,20 +184,20 @@ async fn send(
     Err(Lost { failure, trace })
 }
 
-fn classify(error: hyper::Error, fault: Option<Fault>) -> Failure {
+fn classify(error: hyper::Error, fault: Option<Fault>) -> ProxyError {
     match fault {
         Some(fault) => fault.into(),
-        None if error.is_parse() => Failure::BadResponse(Some(error)),
-        None => Failure::Closed(error),
+        None if error.is_parse() => ProxyError::BadResponse(Some(error)),
+        None => ProxyError::Closed(error),
     }
 }
 
 /// Refuses answers that cannot be passed on.
-fn check(response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+fn check(response: Response<Incoming>) -> Result<Response<Incoming>, ProxyError> {
     let mut encodings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     let is_framed = encodings.next().is_none_or(is_chunked) && encodings.next().is_none();
     // Nobody has asked to speak another protocol.
     let is_http = response.status() != StatusCode::SWITCHING_PROTOCOLS;
-    if is_framed && is_http { Ok(response) } else { Err(Failure::BadResponse(None)) }
+    if is_framed && is_http { Ok(response) } else { Err(ProxyError::BadResponse(None)) }
 }

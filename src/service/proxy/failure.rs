@@ -10,7 +10,7 @@ use crate::service::proxy::upload::Fault;
 
 /// Why a request was refused before the upstream heard of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum InvalidRequest {
     /// There is no `Host`, or it is empty.
     NoHost,
     /// There is more than one.
@@ -31,9 +31,9 @@ pub(super) enum Refusal {
 
 /// Why a request was not answered as the upstream would have it.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ProxyError {
     /// It was refused.
-    Refused(Refusal),
+    Rejection(InvalidRequest),
     /// Nobody knows who asks: the service runs without the server that verifies clients.
     NoIdentity,
     /// The body is larger than it may be.
@@ -58,17 +58,17 @@ pub(super) enum Failure {
     ResponseTimeout,
 }
 
-impl From<Fault> for Failure {
+impl From<Fault> for ProxyError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::TooLarge => Self::BodyTooLarge,
             Fault::Broken => Self::BodyBroken,
-            Fault::Stalled => Self::BodyTimeout,
+            Fault::BodyStalled => Self::BodyTimeout,
         }
     }
 }
 
-impl Failure {
+impl ProxyError {
     /// All the reasons.
     const REASONS: [&str; 19] = [
         "no_host",
@@ -110,14 +110,14 @@ impl Failure {
     /// What the log and the counters call it.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Refused(Refusal::NoHost) => "no_host",
-            Self::Refused(Refusal::SeveralHosts) => "several_hosts",
-            Self::Refused(Refusal::BadHost) => "bad_host",
-            Self::Refused(Refusal::AuthorityDiffers) => "authority_differs",
-            Self::Refused(Refusal::BadTarget) => "bad_target",
-            Self::Refused(Refusal::TransferEncoding) => "transfer_encoding",
-            Self::Refused(Refusal::ContentLength) => "content_length",
-            Self::Refused(Refusal::Method) => "method",
+            Self::Rejection(InvalidRequest::NoHost) => "no_host",
+            Self::Rejection(InvalidRequest::SeveralHosts) => "several_hosts",
+            Self::Rejection(InvalidRequest::BadHost) => "bad_host",
+            Self::Rejection(InvalidRequest::AuthorityDiffers) => "authority_differs",
+            Self::Rejection(InvalidRequest::BadTarget) => "bad_target",
+            Self::Rejection(InvalidRequest::TransferEncoding) => "transfer_encoding",
+            Self::Rejection(InvalidRequest::ContentLength) => "content_length",
+            Self::Rejection(InvalidRequest::Method) => "method",
             Self::NoIdentity => "no_identity",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyBroken => "body_broken",
@@ -134,8 +134,8 @@ impl Failure {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Refused(Refusal::Method) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Refused(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Rejection(InvalidRequest::Method) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Rejection(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::NoIdentity => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -150,14 +150,20 @@ impl Failure {
     /// What whoever asked may know.
     pub(super) fn detail(&self) -> &'static str {
         match self {
-            Self::Refused(Refusal::NoHost) => "The request names no host.",
-            Self::Refused(Refusal::SeveralHosts) => "The request names more than one host.",
-            Self::Refused(Refusal::BadHost) => "The request's host is malformed.",
-            Self::Refused(Refusal::AuthorityDiffers) => "The request's target and host differ.",
-            Self::Refused(Refusal::BadTarget) => "The request's target is malformed.",
-            Self::Refused(Refusal::TransferEncoding) => "The body's encoding is not supported.",
-            Self::Refused(Refusal::ContentLength) => "The body's length is malformed.",
-            Self::Refused(Refusal::Method) => "The method is not allowed here.",
+            Self::Rejection(InvalidRequest::NoHost) => "The request names no host.",
+            Self::Rejection(InvalidRequest::SeveralHosts) => {
+                "The request names more than one host."
+            }
+            Self::Rejection(InvalidRequest::BadHost) => "The request's host is malformed.",
+            Self::Rejection(InvalidRequest::AuthorityDiffers) => {
+                "The request's target and host differ."
+            }
+            Self::Rejection(InvalidRequest::BadTarget) => "The request's target is malformed.",
+            Self::Rejection(InvalidRequest::TransferEncoding) => {
+                "The body's encoding is not supported."
+            }
+            Self::Rejection(InvalidRequest::ContentLength) => "The body's length is malformed.",
+            Self::Rejection(InvalidRequest::Method) => "The method is not allowed here.",
             Self::NoIdentity => "The client is not known.",
             Self::BodyTooLarge => "The body is too large.",
             Self::BodyBroken => "The body is malformed or incomplete.",
@@ -178,7 +184,7 @@ impl Failure {
 }
 
 /// The reason in words, for the log.
-impl fmt::Display for Failure {
+impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => write!(f, "{error}"),

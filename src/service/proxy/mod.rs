@@ -5,11 +5,11 @@
 //! ([`headers`](crate::service::headers)), there and back (`exchange`, `upload`), and the answer
 //! (`answer`). What can go wrong on it is one list (`failure`).
 
-mod answer;
 mod exchange;
 mod failure;
 mod pool;
 mod request;
+mod response;
 mod upload;
 mod upstream;
 
@@ -28,13 +28,13 @@ use tracing::{info, warn};
 
 use crate::ClientIdentity;
 use crate::service::problem::{self, RequestId};
-use crate::service::proxy::exchange::{Outgoing, Patience, exchange};
-use crate::service::proxy::failure::{Failure, Refusal};
+use crate::service::proxy::exchange::{Deadlines, Outgoing, exchange};
+use crate::service::proxy::failure::{InvalidRequest, ProxyError};
 use crate::service::proxy::pool::Pool;
 use crate::service::proxy::request::check;
 use crate::service::proxy::upload::Upload;
 
-pub use answer::ProxyBody;
+pub use response::ProxyBody;
 pub use upstream::{BadUpstream, Upstream};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -64,20 +64,20 @@ pub struct Proxy(Arc<Inner>);
 struct Inner {
     upstream: Upstream,
     pool: Arc<Pool>,
-    patience: Patience,
+    patience: Deadlines,
     max_body: u64,
-    limits: Limits,
+    limits: PoolLimits,
 }
 
 /// What a pool is made from.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+struct PoolLimits {
     connections: usize,
     queue: usize,
     idle_timeout: Duration,
 }
 
-impl Limits {
+impl PoolLimits {
     fn pool(self) -> Arc<Pool> {
         Arc::new(Pool::new(self.connections, self.queue, self.idle_timeout))
     }
@@ -93,12 +93,12 @@ impl Proxy {
     /// Passes requests on to this application.
     pub fn new(upstream: Upstream) -> Self {
         let limits =
-            Limits { connections: 1024, queue: 1024, idle_timeout: Duration::from_secs(4) };
-        Failure::begin_counting();
+            PoolLimits { connections: 1024, queue: 1024, idle_timeout: Duration::from_secs(4) };
+        ProxyError::begin_counting();
         Self(Arc::new(Inner {
             upstream,
             pool: limits.pool(),
-            patience: Patience {
+            patience: Deadlines {
                 connect: Duration::from_secs(5),
                 answer: Duration::from_secs(29),
                 body: Duration::from_secs(30),
@@ -159,7 +159,7 @@ impl Proxy {
         self.with_limits(|limits| limits.queue = most)
     }
 
-    fn with_limits(self, set: impl FnOnce(&mut Limits)) -> Self {
+    fn with_limits(self, set: impl FnOnce(&mut PoolLimits)) -> Self {
         self.with(|proxy| {
             set(&mut proxy.limits);
             proxy.pool = proxy.limits.pool();
@@ -172,14 +172,14 @@ impl Inner {
         &self,
         head: &head::Parts,
         upload: &Upload,
-    ) -> Result<Response<ProxyBody>, Failure> {
+    ) -> Result<Response<ProxyBody>, ProxyError> {
         let began = Instant::now();
-        let target = check(head).map_err(Failure::Refused)?;
-        let client = head.extensions.get::<ClientIdentity>().ok_or(Failure::NoIdentity)?;
+        let target = check(head).map_err(ProxyError::Rejection)?;
+        let client = head.extensions.get::<ClientIdentity>().ok_or(ProxyError::NoIdentity)?;
         let outgoing = Outgoing { head, target, client, upload };
         let slot = self.pool.enter(began + self.patience.answer).await?;
         let answer = exchange(&self.upstream, &slot, &outgoing, self.patience, began).await?;
-        let mut response = answer::relay(answer, slot, upload.clone());
+        let mut response = response::relay(answer, slot, upload.clone());
         // A connection of HTTP/1 on which a request has not been read to its end is of no further
         // use, and the client has to hear of it: its next request would be lost.
         if !upload.is_over() {
@@ -190,7 +190,7 @@ impl Inner {
 }
 
 /// What the client gets instead of an answer; the log gets the reason.
-fn report(failure: &Failure, head: &head::Parts, upload: Upload) -> Response<ProxyBody> {
+fn report(failure: &ProxyError, head: &head::Parts, upload: Upload) -> Response<ProxyBody> {
     failure.count();
     let id = RequestId::new();
     let status = failure.status();
@@ -203,12 +203,12 @@ fn report(failure: &Failure, head: &head::Parts, upload: Upload) -> Response<Pro
         warn!(reason, status = number, error = %failure, request_id = %id, %method, trace_id, "upstream_failed");
     }
     let mut response = problem::answer(status, failure.detail(), id);
-    if matches!(failure, Failure::Refused(Refusal::Method)) {
+    if matches!(failure, ProxyError::Rejection(InvalidRequest::Method)) {
         let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         response.headers_mut().insert(header::ALLOW, allowed);
     }
     // What of its body is still to come must not be taken for a request.
-    if matches!(failure, Failure::Refused(_)) || !upload.is_empty() {
+    if matches!(failure, ProxyError::Rejection(_)) || !upload.is_empty() {
         problem::close(&mut response, head.version);
     }
     response.map(|text| ProxyBody::text(text, upload))

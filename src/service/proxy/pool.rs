@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::service::proxy::failure::Failure;
+use crate::service::proxy::failure::ProxyError;
 use crate::service::proxy::upload::Upload;
 use crate::service::proxy::upstream::{Seen, Stream};
 
@@ -23,13 +23,13 @@ const BUFFER: usize = 64 << 10;
 ///
 /// It has no task of its own: whoever waits for the answer drives it. A request costs no wake-up of
 /// another task, and dropping this cancels it.
-pub(super) struct Link {
+pub(super) struct UpstreamConnection {
     pub(super) sender: SendRequest<Upload>,
     connection: Option<Connection<TokioIo<Stream>, Upload>>,
     pub(super) seen: Arc<Seen>,
 }
 
-impl Link {
+impl UpstreamConnection {
     pub(super) async fn new(stream: Stream) -> Result<Box<Self>, hyper::Error> {
         let seen = Arc::clone(&stream.seen);
         let mut builder = http1::Builder::new();
@@ -73,7 +73,7 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Idle {
     /// In the order in which they became idle.
-    links: Vec<(Instant, Box<Link>)>,
+    links: Vec<(Instant, Box<UpstreamConnection>)>,
     is_swept: bool,
 }
 
@@ -89,15 +89,15 @@ impl Pool {
     }
 
     /// Waits for the right to use a connection.
-    pub(super) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Slot, Failure> {
+    pub(super) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Slot, ProxyError> {
         let permit = match Arc::clone(&self.room).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let _waiting = Waiting::new(self).ok_or(Failure::QueueFull)?;
+                let _waiting = Waiting::new(self).ok_or(ProxyError::QueueFull)?;
                 let room = Arc::clone(&self.room);
                 match timeout_at(deadline, room.acquire_owned()).await {
                     Ok(Ok(permit)) => permit,
-                    _ => return Err(Failure::QueueTimeout),
+                    _ => return Err(ProxyError::QueueTimeout),
                 }
             }
         };
@@ -148,7 +148,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// An idle connection, the one that was used last.
-    pub(super) fn idle(&self, look: bool) -> Option<Box<Link>> {
+    pub(super) fn idle(&self, look: bool) -> Option<Box<UpstreamConnection>> {
         let oldest = Instant::now() - self.pool.idle_timeout;
         loop {
             let (since, mut link) = self.pool.lock().links.pop()?;
@@ -159,7 +159,7 @@ impl Slot {
     }
 
     /// Keeps a connection for the next request, if it is good for one, and gives up the right to it.
-    pub(super) fn give_back(self, mut link: Box<Link>) {
+    pub(super) fn give_back(self, mut link: Box<UpstreamConnection>) {
         if self.pool.idle_timeout.is_zero() || !link.is_ready(false) {
             return;
         }
@@ -194,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_has_just_ended_is_seen_by_who_looks() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut link = Link::new(Stream::of(ours)).await.unwrap();
+        let mut link = UpstreamConnection::new(Stream::of(ours)).await.unwrap();
         assert!(link.is_ready(true));
         drop(theirs);
         // The runtime has not heard of it: it has had no turn since.

@@ -5,7 +5,7 @@
 use http::uri::{self, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request};
 
-use crate::service::proxy::failure::Refusal;
+use crate::service::proxy::failure::InvalidRequest;
 
 /// What a request that can be passed on asks for.
 #[derive(Debug)]
@@ -17,9 +17,9 @@ pub(super) struct Target {
 }
 
 /// Says what a request asks for, or why it cannot be passed on.
-pub(super) fn check(head: &request::Parts) -> Result<Target, Refusal> {
+pub(super) fn check(head: &request::Parts) -> Result<Target, InvalidRequest> {
     if [Method::CONNECT, Method::TRACE].contains(&head.method) {
-        return Err(Refusal::Method);
+        return Err(InvalidRequest::Method);
     }
     check_framing(&head.headers)?;
     let host = check_host(head)?;
@@ -27,12 +27,12 @@ pub(super) fn check(head: &request::Parts) -> Result<Target, Refusal> {
 }
 
 /// The body is chunked, or its length is one number, or there is none.
-fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_framing(headers: &HeaderMap) -> Result<(), InvalidRequest> {
     let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (encodings.next(), encodings.next()) {
         (None, _) => {}
         (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
-        _ => return Err(Refusal::TransferEncoding),
+        _ => return Err(InvalidRequest::TransferEncoding),
     }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lengths.next() else { return Ok(()) };
@@ -40,35 +40,35 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
     if is_number && lengths.all(|other| other == first) {
         Ok(())
     } else {
-        Err(Refusal::ContentLength)
+        Err(InvalidRequest::ContentLength)
     }
 }
 
 /// One host, wherever it is named. Returns it if that is not in `Host`.
-fn check_host(head: &request::Parts) -> Result<Option<HeaderValue>, Refusal> {
+fn check_host(head: &request::Parts) -> Result<Option<HeaderValue>, InvalidRequest> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => return Err(Refusal::SeveralHosts),
-        (Some(host), None) if host.is_empty() => return Err(Refusal::NoHost),
+        (_, Some(_)) => return Err(InvalidRequest::SeveralHosts),
+        (Some(host), None) if host.is_empty() => return Err(InvalidRequest::NoHost),
         (Some(host), None) if is_host(host.as_bytes()) => Some(host),
-        (Some(_), None) => return Err(Refusal::BadHost),
+        (Some(_), None) => return Err(InvalidRequest::BadHost),
         (None, None) => None,
     };
     let authority = head.uri.authority().map(uri::Authority::as_str);
     match (host, authority) {
         (Some(host), Some(other)) if !host.as_bytes().eq_ignore_ascii_case(other.as_bytes()) => {
-            Err(Refusal::AuthorityDiffers)
+            Err(InvalidRequest::AuthorityDiffers)
         }
         (Some(_), _) => Ok(None),
         // HTTP/1.1 has it in `Host`, whatever the target says.
         (None, Some(authority)) if head.version != Version::HTTP_11 => {
             if !is_host(authority.as_bytes()) {
-                return Err(Refusal::BadHost);
+                return Err(InvalidRequest::BadHost);
             }
-            HeaderValue::from_str(authority).map(Some).map_err(|_| Refusal::BadHost)
+            HeaderValue::from_str(authority).map(Some).map_err(|_| InvalidRequest::BadHost)
         }
         (None, _) if head.version < Version::HTTP_11 => Ok(None),
-        (None, _) => Err(Refusal::NoHost),
+        (None, _) => Err(InvalidRequest::NoHost),
     }
 }
 
@@ -94,10 +94,10 @@ fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 }
 
 /// The target in the form in which an application expects it.
-fn check_target(head: &request::Parts) -> Result<Uri, Refusal> {
+fn check_target(head: &request::Parts) -> Result<Uri, InvalidRequest> {
     let uri = &head.uri;
     if uri.scheme().is_none() && uri.authority().is_some() {
-        return Err(Refusal::BadTarget);
+        return Err(InvalidRequest::BadTarget);
     }
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let is_whole_server = path == "*" && head.method == Method::OPTIONS;
@@ -105,14 +105,14 @@ fn check_target(head: &request::Parts) -> Result<Uri, Refusal> {
     // hyper lets some through that are no part of a URI: what reads them reads them differently.
     let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic());
     if !(is_whole_server || is_path) || !is_plain {
-        return Err(Refusal::BadTarget);
+        return Err(InvalidRequest::BadTarget);
     }
     let mut parts = uri::Parts::default();
     parts.path_and_query = uri.path_and_query().cloned();
     if parts.path_and_query.is_none() {
         parts.path_and_query = Some(PathAndQuery::from_static("/"));
     }
-    Uri::from_parts(parts).map_err(|_| Refusal::BadTarget)
+    Uri::from_parts(parts).map_err(|_| InvalidRequest::BadTarget)
 }
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ mod tests {
         version: Version,
         target: &str,
         headers: &[(&'static str, &str)],
-    ) -> Option<Refusal> {
+    ) -> Option<InvalidRequest> {
         check(&head(version, target, headers)).err()
     }
 
@@ -155,16 +155,22 @@ mod tests {
     fn a_request_names_one_host() {
         const H1: Version = Version::HTTP_11;
         assert_eq!(refusal(H1, "/", &[("host", "a")]), None);
-        assert_eq!(refusal(H1, "/", &[]), Some(Refusal::NoHost));
-        assert_eq!(refusal(H1, "/", &[("host", "")]), Some(Refusal::NoHost));
-        assert_eq!(refusal(H1, "http://a/", &[]), Some(Refusal::NoHost));
-        assert_eq!(refusal(H1, "/", &[("host", "a"), ("host", "a")]), Some(Refusal::SeveralHosts));
+        assert_eq!(refusal(H1, "/", &[]), Some(InvalidRequest::NoHost));
+        assert_eq!(refusal(H1, "/", &[("host", "")]), Some(InvalidRequest::NoHost));
+        assert_eq!(refusal(H1, "http://a/", &[]), Some(InvalidRequest::NoHost));
+        assert_eq!(
+            refusal(H1, "/", &[("host", "a"), ("host", "a")]),
+            Some(InvalidRequest::SeveralHosts)
+        );
         assert_eq!(refusal(H1, "ftp://a/", &[("host", "A")]), None);
-        assert_eq!(refusal(H1, "http://b/", &[("host", "a")]), Some(Refusal::AuthorityDiffers));
+        assert_eq!(
+            refusal(H1, "http://b/", &[("host", "a")]),
+            Some(InvalidRequest::AuthorityDiffers)
+        );
         assert_eq!(refusal(Version::HTTP_10, "/", &[]), None);
         assert_eq!(refusal(Version::HTTP_2, "https://a/", &[]), None);
-        assert_eq!(refusal(Version::HTTP_2, "https://a@b/", &[]), Some(Refusal::BadHost));
-        assert_eq!(refusal(Version::HTTP_2, "/", &[]), Some(Refusal::NoHost));
+        assert_eq!(refusal(Version::HTTP_2, "https://a@b/", &[]), Some(InvalidRequest::BadHost));
+        assert_eq!(refusal(Version::HTTP_2, "/", &[]), Some(InvalidRequest::NoHost));
     }
 
     #[test]
@@ -186,12 +192,12 @@ mod tests {
         assert_eq!(framed("transfer-encoding", "chunked"), None);
         for value in ["gzip, chunked", "chunked, chunked", "identity", "xchunked", ""] {
             let refusal = framed("transfer-encoding", value);
-            assert_eq!(refusal, Some(Refusal::TransferEncoding), "{value}");
+            assert_eq!(refusal, Some(InvalidRequest::TransferEncoding), "{value}");
         }
         assert_eq!(framed("content-length", "0"), None);
         for value in ["", "+1", "-1", "1 ", "0x1", "1, 1"] {
             let refusal = framed("content-length", value);
-            assert_eq!(refusal, Some(Refusal::ContentLength), "{value}");
+            assert_eq!(refusal, Some(InvalidRequest::ContentLength), "{value}");
         }
     }
 
@@ -211,8 +217,8 @@ mod tests {
             let is_one = lengths.iter().all(is_number) && lengths.windows(2).all(|two| two[0] == two[1]);
             let expected = match (encodings.is_empty() || is_chunked, is_one) {
                 (true, true) => None,
-                (false, _) => Some(Refusal::TransferEncoding),
-                (true, false) => Some(Refusal::ContentLength),
+                (false, _) => Some(InvalidRequest::TransferEncoding),
+                (true, false) => Some(InvalidRequest::ContentLength),
             };
             prop_assert_eq!(refusal(Version::HTTP_11, "/", &headers), expected);
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::service::body_timeout::{BodyStalled, BodyTimeout};
 use crate::service::headers;
-use crate::service::patient::{Patient, Stalled};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
@@ -54,7 +54,7 @@ pub(super) enum Fault {
     /// It broke off, or its framing is wrong.
     Broken,
     /// Nothing of it has come for too long.
-    Stalled,
+    BodyStalled,
 }
 
 impl fmt::Display for Fault {
@@ -62,7 +62,7 @@ impl fmt::Display for Fault {
         f.write_str(match self {
             Self::TooLarge => "the request's body is too large",
             Self::Broken => "the request's body is malformed or incomplete",
-            Self::Stalled => "nothing more of the request's body came",
+            Self::BodyStalled => "nothing more of the request's body came",
         })
     }
 }
@@ -83,7 +83,7 @@ impl Upload {
             return (Self(None), Ok(()));
         }
         let fits = if body.size_hint().lower() > most { Err(Fault::TooLarge) } else { Ok(()) };
-        let body = Box::pin(Patient::new(body, patience));
+        let body = Box::pin(BodyTimeout::new(body, patience));
         let passing = Passing { body, room: most, progress: Progress::default() };
         (Self(Some(Arc::new(Mutex::new(passing)))), fits)
     }
@@ -130,7 +130,7 @@ impl Body for Upload {
         passing.progress.frames += 1;
         let passed = match frame {
             Ok(frame) => pass(frame, &mut passing.room),
-            Err(error) if error.is::<Stalled>() => Err(Fault::Stalled),
+            Err(error) if error.is::<BodyStalled>() => Err(Fault::BodyStalled),
             Err(_) => Err(Fault::Broken),
         };
         passing.progress.fault = passed.as_ref().err().copied();

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::service::proxy::failure::Failure;
+use crate::service::proxy::failure::ProxyError;
 
 /// The longest path that a Unix socket can have.
 const LONGEST_PATH: usize = 107;
@@ -142,7 +142,7 @@ impl Upstream {
 
     /// Connects within `limit`. A connection that is refused is tried again for a while: an
     /// application that is started anew loses no request that it did not hold.
-    pub(super) async fn connect(&self, limit: Duration) -> Result<Stream, Failure> {
+    pub(super) async fn connect(&self, limit: Duration) -> Result<Stream, ProxyError> {
         let began = Instant::now();
         let [mut pause, longest] = PAUSE;
         let mut refused = None;
@@ -150,12 +150,14 @@ impl Upstream {
             let error = match timeout_at(began + limit, self.connect_once()).await {
                 Ok(Ok(socket)) => return Ok(Stream { socket, seen: Arc::default() }),
                 Ok(Err(error)) => error,
-                Err(_) => return Err(refused.map_or(Failure::ConnectTimeout, Failure::Connect)),
+                Err(_) => {
+                    return Err(refused.map_or(ProxyError::ConnectTimeout, ProxyError::Connect));
+                }
             };
             let is_down =
                 matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
             if !is_down || began.elapsed() + pause >= limit.min(RESTART) {
-                return Err(Failure::Connect(error));
+                return Err(ProxyError::Connect(error));
             }
             refused = Some(error);
             sleep(pause).await;

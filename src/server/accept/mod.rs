@@ -1,5 +1,13 @@
 //! Accepting connections, and what becomes of each.
 
+pub(super) mod buffered;
+pub(super) mod cidr;
+pub(super) mod handshake;
+pub(super) mod limiter;
+pub(super) mod listen;
+pub(super) mod pending;
+pub(crate) mod proxy_header;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,14 +24,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use crate::reload::Current;
-use crate::server::connection;
-use crate::server::gate::Shared;
-use crate::server::handshake::{self, Failure, Refused, Tls};
+use crate::server::accept::handshake::{HandshakeError, Rejection, Tls};
+use crate::server::accept::limiter::HandshakeLimiter;
+use crate::server::accept::pending::{Pending, Place};
+use crate::server::http::connection;
+use crate::server::http::gate::Shared;
 use crate::server::meters::Meters;
-use crate::server::pending::{Pending, Place};
-use crate::server::refusals::Refusals;
-use crate::server::turns::Turns;
-use crate::server::{GRACE, Limits, Phase, proxy_header};
+use crate::server::rejections::RejectionLog;
+use crate::server::{GRACE, Limits, Phase};
 use crate::trust::{Presented, Reason};
 
 /// Between two attempts where the machine has no more descriptors or memory.
@@ -35,30 +43,30 @@ const ROOM_MADE: Duration = Duration::from_millis(5);
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What every connection needs.
-pub(super) struct Door<S> {
-    pub(super) service: Arc<S>,
-    pub(super) current: Arc<Current>,
-    pub(super) limits: Limits,
-    pub(super) pending: Arc<Pending>,
-    pub(super) turns: Turns,
+pub(in crate::server) struct Acceptor<S> {
+    pub(in crate::server) service: Arc<S>,
+    pub(in crate::server) current: Arc<Current>,
+    pub(in crate::server) limits: Limits,
+    pub(in crate::server) pending: Arc<Pending>,
+    pub(in crate::server) limiter: HandshakeLimiter,
     /// One permit a connection that is let in.
-    pub(super) room: Arc<Semaphore>,
-    pub(super) meters: Arc<Meters>,
-    pub(super) refusals: Arc<Refusals>,
+    pub(in crate::server) room: Arc<Semaphore>,
+    pub(in crate::server) meters: Arc<Meters>,
+    pub(in crate::server) refusals: Arc<RejectionLog>,
 }
 
-impl<S> Door<S> {
+impl<S> Acceptor<S> {
     /// Takes down that a client was refused.
-    fn refuse(&self, peer: SocketAddr, refused: Refused) {
+    fn refuse(&self, peer: SocketAddr, refused: Rejection) {
         self.meters.refused(refused.reason);
         self.refusals.take(peer, refused, &self.current);
     }
 }
 
 /// Accepts until the drain begins.
-pub(super) async fn accept<S, B>(
+pub(in crate::server) async fn accept<S, B>(
     listener: TcpListener,
-    door: Arc<Door<S>>,
+    acceptor: Arc<Acceptor<S>>,
     mut phase: watch::Receiver<Phase>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static>
@@ -77,21 +85,21 @@ pub(super) async fn accept<S, B>(
         match accepted {
             Ok((socket, peer)) => {
                 is_starved = false;
-                door.meters.open(Arc::strong_count(&door));
+                acceptor.meters.open(Arc::strong_count(&acceptor));
                 // Here, so that the places are taken in the order of accepting.
-                let place = door.pending.enter();
-                tokio::spawn(admit(socket, peer, place, Arc::clone(&door), phase.clone()));
+                let place = acceptor.pending.enter();
+                tokio::spawn(admit(socket, peer, place, Arc::clone(&acceptor), phase.clone()));
             }
             Err(error) if is_about_the_peer(&error) => {}
             Err(error) => {
-                door.meters.accept_failed();
+                acceptor.meters.accept_failed();
                 if !is_starved {
                     let remedy = "raise the limit on open files, or lower --max-connections";
                     warn!(%error, remedy, "accept_failed");
                 }
                 is_starved = true;
                 // Those who have not proved who they are keep nobody out.
-                let is_room_made = door.pending.put_out_oldest();
+                let is_room_made = acceptor.pending.drop_oldest();
                 sleep(if is_room_made { ROOM_MADE } else { STARVED }).await;
             }
         }
@@ -113,7 +121,7 @@ async fn admit<S, B>(
     socket: TcpStream,
     mut peer: SocketAddr,
     place: Place,
-    door: Arc<Door<S>>,
+    acceptor: Arc<Acceptor<S>>,
     mut phase: watch::Receiver<Phase>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static>
@@ -125,18 +133,18 @@ async fn admit<S, B>(
 {
     let has_spoken = AtomicBool::new(false);
     let shaken = tokio::select! {
-        shaken = greet(socket, &mut peer, &door, || has_spoken.store(true, Ordering::Relaxed)) => {
+        shaken = greet(socket, &mut peer, &acceptor, || has_spoken.store(true, Ordering::Relaxed)) => {
             shaken
         }
-        () = place.put_out() => Err(Refused::because(Reason::TooManyHandshakes)),
+        () = place.dropped() => Err(Rejection::because(Reason::TooManyHandshakes)),
         () = too_late(&mut phase, &has_spoken) => return,
     };
     drop(place);
     let (tls, took) = match shaken {
         Ok(shaken) => shaken,
-        Err(Failure::Left) => return debug!(%peer, "left_without_a_word"),
-        Err(Failure::Refused(refused, socket)) => {
-            door.refuse(peer, *refused);
+        Err(HandshakeError::Left) => return debug!(%peer, "left_without_a_word"),
+        Err(HandshakeError::Rejection(refused, socket)) => {
+            acceptor.refuse(peer, *refused);
             if let Some(mut socket) = socket {
                 handshake::linger(&mut socket).await;
             }
@@ -145,26 +153,29 @@ async fn admit<S, B>(
     };
     let (_, session) = tls.get_ref();
     let presented = session.peer_certificates().unwrap_or_default();
-    let admitted = door.current.admit(presented);
-    door.meters.resumption(session.handshake_kind(), admitted.is_ok());
+    let admitted = acceptor.current.admit(presented);
+    acceptor.meters.resumption(session.handshake_kind(), admitted.is_ok());
     let refused = match admitted {
-        Ok(admission) => match Arc::clone(&door.room).try_acquire_owned() {
+        Ok(admission) => match Arc::clone(&acceptor.room).try_acquire_owned() {
             Ok(_permit) => {
-                door.meters.accepted(took);
-                let meters = Arc::clone(&door.meters);
-                let shared = Arc::new(Shared::new(admission, peer, phase, meters, &door.limits));
-                let service = Arc::clone(&door.service);
-                return Box::pin(connection::serve(tls, service, shared, &door.limits)).await;
+                acceptor.meters.accepted(took);
+                let meters = Arc::clone(&acceptor.meters);
+                let shared =
+                    Arc::new(Shared::new(admission, peer, phase, meters, &acceptor.limits));
+                let service = Arc::clone(&acceptor.service);
+                return Box::pin(connection::serve(tls, service, shared, &acceptor.limits)).await;
             }
-            Err(_) => Refused { reason: Reason::TooManyConnections, presented: None, detail: None },
+            Err(_) => {
+                Rejection { reason: Reason::TooManyConnections, presented: None, detail: None }
+            }
         },
-        Err(refusal) => Refused {
+        Err(refusal) => Rejection {
             reason: refusal.reason,
             presented: presented.first().map(Presented::new),
             detail: None,
         },
     };
-    door.refuse(peer, refused);
+    acceptor.refuse(peer, refused);
     Box::pin(connection::close(tls, true)).await;
 }
 
@@ -175,9 +186,9 @@ async fn too_late(phase: &mut watch::Receiver<Phase>, has_spoken: &AtomicBool) {
     if phase.wait_for(|phase| *phase >= Phase::Draining).await.is_err() {
         return;
     }
-    let is_cut = timeout_at(by, phase.wait_for(|phase| *phase == Phase::Cut)).await.is_ok();
+    let is_cut = timeout_at(by, phase.wait_for(|phase| *phase == Phase::Aborting)).await.is_ok();
     if !is_cut && has_spoken.load(Ordering::Relaxed) {
-        let _ = phase.wait_for(|phase| *phase == Phase::Cut).await;
+        let _ = phase.wait_for(|phase| *phase == Phase::Aborting).await;
     }
 }
 
@@ -186,16 +197,16 @@ async fn too_late(phase: &mut watch::Receiver<Phase>, has_spoken: &AtomicBool) {
 async fn greet<S>(
     mut socket: TcpStream,
     peer: &mut SocketAddr,
-    door: &Door<S>,
+    acceptor: &Acceptor<S>,
     has_begun: impl FnOnce(),
-) -> Result<(Tls, Duration), Failure> {
-    let deadline = Instant::now() + door.limits.handshake_timeout;
-    if let Some(from) = &door.limits.proxy_protocol_from {
+) -> Result<(Tls, Duration), HandshakeError> {
+    let deadline = Instant::now() + acceptor.limits.handshake_timeout;
+    if let Some(from) = &acceptor.limits.proxy_protocol_from {
         *peer = proxy_header::read(&mut socket, *peer, from, deadline).await?;
     }
     let mut first = [0; 8];
-    let first = handshake::first_octets(&socket, &mut first, deadline).await?;
+    let first = handshake::first_bytes(&socket, &mut first, deadline).await?;
     has_begun();
     // Of its own, so that one that waits takes little memory.
-    Box::pin(handshake::shake(socket, first, &door.current, &door.turns, deadline)).await
+    Box::pin(handshake::shake(socket, first, &acceptor.current, &acceptor.limiter, deadline)).await
 }

@@ -126,12 +126,12 @@ impl fmt::Display for Reason {
 
 /// A refusal with the error whose TLS alert tells the client.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Refusal {
+pub(crate) struct VerifyError {
     pub(crate) reason: Reason,
     pub(crate) error: CertificateError,
 }
 
-impl Refusal {
+impl VerifyError {
     pub(crate) const UNKNOWN: Self =
         Self { reason: Reason::UnknownCertificate, error: CertificateError::UnknownIssuer };
     pub(crate) const EXPIRED: Self =

@@ -16,24 +16,24 @@ const MOST: usize = 16 << 10;
 
 /// A socket, and what is held back of what was written to it.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(in crate::server) struct BufferedWriter {
     socket: TcpStream,
     held: Vec<u8>,
     is_holding: bool,
 }
 
-impl Held {
+impl BufferedWriter {
     /// Holds what is written until the peer is waited for, and is not sent by a flush.
-    pub(super) fn new(socket: TcpStream) -> Self {
+    pub(in crate::server) fn new(socket: TcpStream) -> Self {
         Self { socket, held: Vec::new(), is_holding: true }
     }
 
     /// From here on what is held goes with the next write or at a flush, which is not held back.
-    pub(super) fn release(&mut self) {
+    pub(in crate::server) fn release(&mut self) {
         self.is_holding = false;
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub(in crate::server) fn socket(&self) -> &TcpStream {
         &self.socket
     }
 
@@ -51,7 +51,7 @@ impl Held {
     }
 }
 
-impl AsyncRead for Held {
+impl AsyncRead for BufferedWriter {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -70,7 +70,7 @@ impl AsyncRead for Held {
     }
 }
 
-impl AsyncWrite for Held {
+impl AsyncWrite for BufferedWriter {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -133,11 +133,11 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (Held, TcpStream) {
+    async fn pair() -> (BufferedWriter, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
-        (Held::new(accepted.unwrap().0), client.unwrap())
+        (BufferedWriter::new(accepted.unwrap().0), client.unwrap())
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use tokio::time::Instant;
 use tracing::{Level, enabled, info};
 
-use crate::server::gate::Shared;
+use crate::server::http::gate::Shared;
 
 /// Where the lines of the access log are sent.
 const TARGET: &str = "portcullis::access";
@@ -23,7 +23,7 @@ const LONGEST_ID: usize = 256;
 
 /// One request, from its head to the end of its answer.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(in crate::server) struct Account {
     began: Instant,
     /// What the request said of itself; `None` where no access log is kept.
     line: Option<Box<Line>>,
@@ -41,7 +41,7 @@ struct Line {
 }
 
 impl Account {
-    pub(super) fn open<B>(request: &Request<B>) -> Self {
+    pub(in crate::server) fn open<B>(request: &Request<B>) -> Self {
         let is_kept = enabled!(target: TARGET, Level::INFO);
         let line = is_kept.then(|| {
             Box::new(Line {
@@ -58,7 +58,7 @@ impl Account {
     }
 
     /// The answer begins. `has_body` says that something is to follow.
-    pub(super) fn answered(&mut self, status: StatusCode, has_body: bool) {
+    pub(in crate::server) fn answered(&mut self, status: StatusCode, has_body: bool) {
         if let Some(line) = &mut self.line {
             line.status = Some(status);
             // Of what may have no body, none is asked for.
@@ -67,7 +67,7 @@ impl Account {
     }
 
     /// So much of its body was handed over. `is_last` says that nothing follows.
-    pub(super) fn sent(&mut self, bytes: usize, is_last: bool) {
+    pub(in crate::server) fn sent(&mut self, bytes: usize, is_last: bool) {
         if let Some(line) = &mut self.line {
             line.bytes += bytes as u64;
             line.is_whole |= is_last;
@@ -75,7 +75,7 @@ impl Account {
     }
 
     /// Says the line, and counts how long it took.
-    pub(super) fn close(&self, shared: &Shared, now: Instant) {
+    pub(in crate::server) fn close(&self, shared: &Shared, now: Instant) {
         let took = now - self.began;
         shared.meters.request_took(took);
         let Some(line) = &self.line else { return };
@@ -98,7 +98,7 @@ impl Account {
 }
 
 /// For a log line, to the microsecond: what is below is noise, and takes long to write.
-pub(super) fn seconds(took: Duration) -> f64 {
+pub(in crate::server) fn seconds(took: Duration) -> f64 {
     (took.as_secs_f64() * 1e6).round() / 1e6
 }
 

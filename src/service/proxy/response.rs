@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use tracing::warn;
 
 use crate::service::headers;
-use crate::service::proxy::exchange::Answer;
-use crate::service::proxy::pool::{Link, Slot};
+use crate::service::proxy::exchange::UpstreamResponse;
+use crate::service::proxy::pool::{Slot, UpstreamConnection};
 use crate::service::proxy::upload::Upload;
 
 /// The body of an answer of a [`Proxy`](super::Proxy).
@@ -33,7 +33,7 @@ enum Kind {
 struct Relay {
     body: Incoming,
     /// What the body comes by, until it is there.
-    source: Option<(Slot, Box<Link>)>,
+    source: Option<(Slot, Box<UpstreamConnection>)>,
     /// Why there will be no more of it.
     broken: Option<hyper::Error>,
 }
@@ -45,7 +45,7 @@ impl ProxyBody {
 }
 
 /// The answer of an application as the client gets it.
-pub(super) fn relay(answer: Answer, slot: Slot, upload: Upload) -> Response<ProxyBody> {
+pub(super) fn relay(answer: UpstreamResponse, slot: Slot, upload: Upload) -> Response<ProxyBody> {
     let (mut head, body) = answer.response.into_parts();
     // How it is framed on the way to the client follows from the client's version and the body.
     head.version = Version::HTTP_11;

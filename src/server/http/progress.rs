@@ -11,12 +11,12 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::server::gate::Shared;
+use crate::server::http::gate::Shared;
 
 /// What is being waited for, and since when. The flags are set where octets move, which is often,
 /// and the times where the connection comes to rest, which is when they matter.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(in crate::server) struct Progress {
     began: Instant,
     /// Octets have come that are not yet a request.
     head: Waiting,
@@ -25,21 +25,21 @@ pub(super) struct Progress {
     /// How many answers have more to give than has been taken of them.
     untaken: AtomicU32,
     /// Since when nothing more of an answer has been taken.
-    taken: Noticed,
+    taken: AtomicInstant,
 }
 
 #[derive(Debug)]
 struct Waiting {
     is_waiting: AtomicBool,
-    since: Noticed,
+    since: AtomicInstant,
 }
 
 /// When something was noticed for the first time: in milliseconds since the connection began, and
 /// one more; 0 for not yet.
 #[derive(Debug, Default)]
-struct Noticed(AtomicU64);
+struct AtomicInstant(AtomicU64);
 
-impl Noticed {
+impl AtomicInstant {
     /// It begins anew.
     fn reset(&self) {
         self.0.store(0, Ordering::Relaxed);
@@ -58,7 +58,7 @@ impl Noticed {
 
 impl Waiting {
     fn new(is_waiting: bool) -> Self {
-        Self { is_waiting: AtomicBool::new(is_waiting), since: Noticed::default() }
+        Self { is_waiting: AtomicBool::new(is_waiting), since: AtomicInstant::default() }
     }
 
     fn begin(&self) {
@@ -82,51 +82,51 @@ impl Waiting {
 
 impl Progress {
     /// That of a connection that has just been let in: its first request is waited for.
-    pub(super) fn new() -> Self {
+    pub(in crate::server) fn new() -> Self {
         Self {
             began: Instant::now(),
             head: Waiting::new(true),
             write: Waiting::new(false),
             untaken: AtomicU32::new(0),
-            taken: Noticed::default(),
+            taken: AtomicInstant::default(),
         }
     }
 
     /// A request's head has come to its end.
-    pub(super) fn head_came(&self) {
+    pub(in crate::server) fn head_came(&self) {
         self.head.end();
     }
 
     /// Since when the rest of a head has been waited for.
-    pub(super) fn head_since(&self) -> Option<Instant> {
+    pub(in crate::server) fn head_since(&self) -> Option<Instant> {
         self.head.since(self.began)
     }
 
     /// Since when the client has taken nothing of what is there for it.
-    pub(super) fn write_since(&self) -> Option<Instant> {
+    pub(in crate::server) fn write_since(&self) -> Option<Instant> {
         self.write.since(self.began)
     }
 
     /// The client is to take something of one more answer.
-    pub(super) fn offered(&self) {
+    pub(in crate::server) fn offered(&self) {
         self.taken();
         self.untaken.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Of one answer there is nothing to take, for now or for ever.
-    pub(super) fn exhausted(&self) {
+    pub(in crate::server) fn exhausted(&self) {
         self.taken();
         self.untaken.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// The client has taken something.
-    pub(super) fn taken(&self) {
+    pub(in crate::server) fn taken(&self) {
         self.taken.reset();
     }
 
     /// Since when the client has taken nothing of this many answers, if there are as many for it.
     /// In HTTP/2 it may take whatever is written, and all the same let no answer go on.
-    pub(super) fn untaken_since(&self, answers: u32) -> Option<Instant> {
+    pub(in crate::server) fn unread_since(&self, answers: u32) -> Option<Instant> {
         let untaken = self.untaken.load(Ordering::Acquire);
         (untaken > 0 && untaken >= answers).then(|| self.taken.at(self.began))
     }
@@ -134,7 +134,7 @@ impl Progress {
 
 /// A stream whose progress is noted.
 #[derive(Debug)]
-pub(super) struct Noted<T> {
+pub(in crate::server) struct ProgressIo<T> {
     inner: T,
     shared: Arc<Shared>,
     /// Whether what is read begins a head. In HTTP/2 it may be many things else.
@@ -146,27 +146,27 @@ pub(super) struct Noted<T> {
     is_shut: bool,
 }
 
-impl<T> Noted<T> {
-    pub(super) fn new(inner: T, shared: Arc<Shared>, notes_heads: bool) -> Self {
+impl<T> ProgressIo<T> {
+    pub(in crate::server) fn new(inner: T, shared: Arc<Shared>, notes_heads: bool) -> Self {
         let unread = Bytes::new();
         Self { inner, shared, notes_heads, unread, has_ended: false, is_shut: false }
     }
 
-    pub(super) fn get_ref(&self) -> &T {
+    pub(in crate::server) fn get_ref(&self) -> &T {
         &self.inner
     }
 
     /// Has this read again, before what comes next.
-    pub(super) fn put_back(&mut self, unread: Bytes) {
+    pub(in crate::server) fn put_back(&mut self, unread: Bytes) {
         self.unread = unread;
     }
 
-    pub(super) fn into_inner(self) -> T {
+    pub(in crate::server) fn into_inner(self) -> T {
         self.inner
     }
 
     /// Whether both sides have said that nothing more comes.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::server) fn is_closed(&self) -> bool {
         self.has_ended && self.is_shut
     }
 
@@ -183,7 +183,7 @@ impl<T> Noted<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for ProgressIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -207,7 +207,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for ProgressIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

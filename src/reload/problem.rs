@@ -4,20 +4,20 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::trust::pem::{Fault, Problem};
+use crate::trust::pem::{PemError, PemErrorKind};
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// What it is about is not in force.
-    Fault,
+    Error,
     /// It is in force, and somebody should know.
     Warning,
 }
 
 /// One thing that a person should know about one file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Finding {
+pub struct Problem {
     /// How much it weighs.
     pub severity: Severity,
     /// The file or directory.
@@ -30,10 +30,10 @@ pub struct Finding {
     pub remedy: String,
 }
 
-impl Finding {
+impl Problem {
     pub(super) fn fault(file: &Path, problem: impl Into<String>, remedy: &str) -> Self {
         Self {
-            severity: Severity::Fault,
+            severity: Severity::Error,
             file: file.to_owned(),
             line: None,
             problem: problem.into(),
@@ -45,28 +45,28 @@ impl Finding {
         Self { severity: Severity::Warning, ..Self::fault(file, problem, remedy) }
     }
 
-    pub(super) fn in_pem(file: &Path, fault: &Fault) -> Self {
+    pub(super) fn in_pem(file: &Path, fault: &PemError) -> Self {
         let line = fault.line;
         Self { line, ..Self::fault(file, fault.problem.to_string(), fault.problem.remedy()) }
     }
 
     /// A fault in the server's own certificate or key, which does not come from API Gateway.
-    pub(super) fn in_server_pem(file: &Path, fault: &Fault, is_key: bool) -> Self {
-        let mut finding = Self::in_pem(file, fault);
+    pub(super) fn in_server_pem(file: &Path, fault: &PemError, is_key: bool) -> Self {
+        let mut problem = Self::in_pem(file, fault);
         let remedy = match (&fault.problem, is_key) {
-            (Problem::OneLine | Problem::LiteralNewlines, _) => {
+            (PemErrorKind::OneLine | PemErrorKind::LiteralNewlines, _) => {
                 "write it with its line breaks, as it was issued"
             }
-            (Problem::Der, true) => {
+            (PemErrorKind::Der, true) => {
                 "convert it to PEM: openssl pkey -inform der -in FILE -out FILE.pem"
             }
-            (Problem::NoCertificate, _) => {
+            (PemErrorKind::NoCertificate, _) => {
                 "give the PEM file of the server's certificate, followed by its chain"
             }
-            _ => return finding,
+            _ => return problem,
         };
-        remedy.clone_into(&mut finding.remedy);
-        finding
+        remedy.clone_into(&mut problem.remedy);
+        problem
     }
 
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
@@ -87,7 +87,7 @@ impl Finding {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
         if let Some(line) = self.line {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::reload::Current;
-use crate::server::handshake::Refused;
+use crate::server::accept::handshake::Rejection;
 use crate::trust::{Fingerprint, Nearest, Reason, rfc3339, system_time, unix_time};
 
 /// So many are remembered.
@@ -25,7 +25,7 @@ const LONGEST_DETAIL: usize = 200;
 /// A client that was refused.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct RefusedClient {
+pub struct RejectedClient {
     /// When.
     pub at: SystemTime,
     /// Why.
@@ -48,9 +48,9 @@ pub struct RefusedClient {
     pub nearest: Option<Nearest>,
 }
 
-impl RefusedClient {
-    fn new(peer: SocketAddr, refused: Refused, current: &Current) -> Self {
-        let Refused { reason, presented, detail } = refused;
+impl RejectedClient {
+    fn new(peer: SocketAddr, refused: Rejection, current: &Current) -> Self {
+        let Rejection { reason, presented, detail } = refused;
         let nearest = presented.as_ref().and_then(|presented| current.nearest(presented));
         let fingerprint = presented.as_ref().map(|presented| presented.fingerprint);
         let summary = presented.and_then(|presented| presented.summary);
@@ -83,14 +83,14 @@ impl RefusedClient {
             nearest = self.nearest.as_ref().map(Nearest::to_string),
             detail = self.detail,
             remedy = self.reason.remedy(),
-            "refused"
+            "client_rejected"
         );
     }
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
-    recent: Mutex<VecDeque<RefusedClient>>,
+pub(super) struct RejectionLog {
+    recent: Mutex<VecDeque<RejectedClient>>,
     flood: Mutex<Flood>,
 }
 
@@ -131,10 +131,10 @@ impl Flood {
     }
 }
 
-impl Refusals {
+impl RejectionLog {
     /// Takes a refusal down, and says it or adds it to what is said soon.
-    pub(super) fn take(self: &Arc<Self>, peer: SocketAddr, refused: Refused, current: &Current) {
-        let client = RefusedClient::new(peer, refused, current);
+    pub(super) fn take(self: &Arc<Self>, peer: SocketAddr, refused: Rejection, current: &Current) {
+        let client = RejectedClient::new(peer, refused, current);
         let verdict = self.flood().take(client.reason, Instant::now());
         match verdict {
             Ok(()) => client.say(),
@@ -143,7 +143,7 @@ impl Refusals {
                 let refusals = Arc::clone(self);
                 tokio::spawn(async move {
                     sleep_until(end).await;
-                    refusals.say_sum();
+                    refusals.log_suppressed();
                 });
             }
         }
@@ -153,7 +153,7 @@ impl Refusals {
     }
 
     /// Says how many were not said by themselves; at the end of each window, and at the end.
-    pub(super) fn say_sum(&self) {
+    pub(super) fn log_suppressed(&self) {
         let Flood { unsaid, .. } = std::mem::take(&mut *self.flood());
         let count: u64 = unsaid.iter().sum();
         if count == 0 {
@@ -165,7 +165,7 @@ impl Refusals {
     }
 
     /// The last of them, the latest first.
-    pub(super) fn recent(&self) -> Vec<RefusedClient> {
+    pub(super) fn recent(&self) -> Vec<RejectedClient> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.iter().cloned().collect()
     }

@@ -17,7 +17,7 @@ const PROBE: Duration = Duration::from_secs(60);
 const DEFAULT_PORT: u16 = 8443;
 
 /// Listens at `address`: dual stack, where that is the unspecified address of IPv6.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(in crate::server) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if let SocketAddr::V6(v6) = address {
         socket.set_only_v6(!v6.ip().is_unspecified())?;
@@ -38,7 +38,7 @@ fn set_options(socket: &Socket) -> io::Result<()> {
 }
 
 /// Listens at a socket that somebody else has opened, whatever queue it came with.
-pub(super) fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+pub(in crate::server) fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     let socket = SockRef::from(&listener);
     socket.listen(BACKLOG)?;
     set_options(&socket)?;
@@ -48,7 +48,7 @@ pub(super) fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> 
 
 /// Listens at the default port on all addresses of both families, or of IPv4 where there is no
 /// IPv6.
-pub(super) fn listen_by_default() -> io::Result<TcpListener> {
+pub(in crate::server) fn listen_by_default() -> io::Result<TcpListener> {
     match listen((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into()) {
         Err(error) if has_no_ipv6(&error) => listen((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into()),
         result => result,

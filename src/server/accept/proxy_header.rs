@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::server::Cidr;
-use crate::server::handshake::{Failure, Refused};
+use crate::server::accept::handshake::{HandshakeError, Rejection};
 use crate::trust::Reason;
 
 /// What every header begins with.
@@ -120,15 +120,15 @@ fn source(family: u8, rest: &[u8]) -> Option<SocketAddr> {
 
 /// Reads the header of a connection from a load balancer. Returns the client's address, or `peer`
 /// where the load balancer speaks for itself.
-pub(super) async fn read(
+pub(in crate::server) async fn read(
     socket: &mut TcpStream,
     peer: SocketAddr,
     from: &[Cidr],
     deadline: Instant,
-) -> Result<SocketAddr, Failure> {
+) -> Result<SocketAddr, HandshakeError> {
     match timeout_at(deadline, read_from(socket, peer, from)).await {
         Ok(result) => result,
-        Err(_) => Err(Refused::because(Reason::HandshakeTimeout)),
+        Err(_) => Err(Rejection::because(Reason::HandshakeTimeout)),
     }
 }
 
@@ -136,10 +136,10 @@ async fn read_from(
     socket: &mut TcpStream,
     peer: SocketAddr,
     from: &[Cidr],
-) -> Result<SocketAddr, Failure> {
+) -> Result<SocketAddr, HandshakeError> {
     // Who connects and leaves is refused nothing, wherever it comes from.
     if matches!(socket.peek(&mut [0]).await, Ok(0) | Err(_)) {
-        return Err(Failure::Left);
+        return Err(HandshakeError::Left);
     }
     if !from.iter().any(|range| range.contains(peer.ip())) {
         return Err(refused("it does not come from a --proxy-protocol-from address".to_owned()));
@@ -160,9 +160,10 @@ async fn read_from(
     }
 }
 
-fn refused(detail: String) -> Failure {
-    let refused = Refused { reason: Reason::ProxyProtocol, presented: None, detail: Some(detail) };
-    Failure::Refused(Box::new(refused), None)
+fn refused(detail: String) -> HandshakeError {
+    let refused =
+        Rejection { reason: Reason::ProxyProtocol, presented: None, detail: Some(detail) };
+    HandshakeError::Rejection(Box::new(refused), None)
 }
 
 #[cfg(test)]

@@ -18,10 +18,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, trace};
 
-use crate::server::access::seconds;
-use crate::server::gate::{Gate, Shared};
-use crate::server::handshake::{Tls, linger};
-use crate::server::progress::Noted;
+use crate::server::accept::handshake::{Tls, linger};
+use crate::server::http::access_log::seconds;
+use crate::server::http::gate::{Gate, Shared};
+use crate::server::http::progress::ProgressIo;
 use crate::server::{GRACE, Limits, Phase};
 
 /// How long a client may take to receive that the connection ends.
@@ -45,7 +45,7 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Why a connection ended, for the log and the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(in crate::server) enum Ended {
     /// By the client, or by what it or the service did.
     Done,
     /// By what was wrong with what the client sent, or did not send.
@@ -72,7 +72,7 @@ pub(super) enum Ended {
 
 impl Ended {
     /// All the names, the usual one first.
-    pub(super) const NAMES: [&str; 11] = [
+    pub(in crate::server) const NAMES: [&str; 11] = [
         "done",
         "failed",
         "large_head",
@@ -127,14 +127,18 @@ impl Ended {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves HTTP on a connection, as ALPN says, until it ends.
-pub(super) async fn serve<S, B>(tls: Tls, service: Arc<S>, shared: Arc<Shared>, limits: &Limits)
-where
+pub(in crate::server) async fn serve<S, B>(
+    tls: Tls,
+    service: Arc<S>,
+    shared: Arc<Shared>,
+    limits: &Limits,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static> + Send + Sync,
     S::Error: Into<BoxError>,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let mut io = TokioIo::new(Noted::new(tls, Arc::clone(&shared), !is_h2));
+    let mut io = TokioIo::new(ProgressIo::new(tls, Arc::clone(&shared), !is_h2));
     let mut phase = shared.phase.clone();
     // One that was let in while the drain had begun gets the one answer that it came for.
     phase.mark_unchanged();
@@ -154,15 +158,15 @@ where
         reason,
         requests = shared.requests(),
         duration = seconds(shared.began().elapsed()),
-        "connection_ended"
+        "connection_closed"
     );
     let io = io.into_inner();
-    if !io.is_closed() && *shared.phase.borrow() != Phase::Cut {
+    if !io.is_closed() && *shared.phase.borrow() != Phase::Aborting {
         Box::pin(close(io.into_inner(), ended.is_by_fault())).await;
     }
 }
 
-type Io = TokioIo<Noted<Tls>>;
+type Io = TokioIo<ProgressIo<Tls>>;
 
 fn h2(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -227,7 +231,7 @@ where
 
 /// Tells the client that the connection ends, whether or not that has been said before. Where it
 /// may still be sending, it is listened to for a while, or the last answer would be lost.
-pub(super) async fn close(mut tls: Tls, may_be_sending: bool) {
+pub(in crate::server) async fn close(mut tls: Tls, may_be_sending: bool) {
     // A client that does not take it has had its time.
     let _ = timeout(CLOSE, tls.shutdown()).await;
     let (mut socket, _) = tls.into_inner();
@@ -305,15 +309,15 @@ async fn drive<C: Drive>(
     let mut ending = None;
     loop {
         let knows_of_certificate = ending == Some(Ended::CertificateOut);
-        let mut word = pin!(next_word(shared, phase, knows_of_certificate));
+        let mut signal = pin!(next_signal(shared, phase, knows_of_certificate));
         let mut is_listening = false;
         let next = poll_fn(|context| {
             // Word that it must end comes before what is to be served. Once it is listened for, it
             // is looked for only where there is some.
-            if !is_listening || !shared.is_without_word(knows_of_certificate) {
+            if !is_listening || !shared.has_no_pending_signal(knows_of_certificate) {
                 is_listening = true;
-                if let Poll::Ready(word) = word.as_mut().poll(context) {
-                    return Poll::Ready(Next::Word(word));
+                if let Poll::Ready(signal) = signal.as_mut().poll(context) {
+                    return Poll::Ready(Next::Signal(signal));
                 }
             }
             if alarm.as_mut().poll(context).is_ready() {
@@ -330,21 +334,21 @@ async fn drive<C: Drive>(
         })
         .await;
         let why = match next {
-            Next::Word(Word::CertificateOut) => Ended::CertificateOut,
-            Next::Word(Word::AnsweredLast) => Ended::Stopped,
-            Next::Word(Word::Phase(Phase::Serving | Phase::LameDuck)) => continue,
+            Next::Signal(Signal::CertificateOut) => Ended::CertificateOut,
+            Next::Signal(Signal::AnsweredLast) => Ended::Stopped,
+            Next::Signal(Signal::Phase(Phase::Serving | Phase::LameDuck)) => continue,
             // It has come before the drain, and what it is about to ask is answered.
-            Next::Word(Word::Phase(Phase::Draining)) if shared.is_unasked() => {
+            Next::Signal(Signal::Phase(Phase::Draining)) if shared.is_unasked() => {
                 at = next_alarm(shared, limits, rests_after).0;
                 alarm.as_mut().reset(at);
                 continue;
             }
-            Next::Word(Word::Phase(Phase::Draining)) => Ended::Stopped,
-            Next::Word(Word::Phase(Phase::Cut)) => {
+            Next::Signal(Signal::Phase(Phase::Draining)) => Ended::Stopped,
+            Next::Signal(Signal::Phase(Phase::Aborting)) => {
                 shared.meters.cut();
                 return Ended::Stopped;
             }
-            Next::Word(Word::Gone) => return Ended::Stopped,
+            Next::Signal(Signal::Gone) => return Ended::Stopped,
             Next::Alarm => {
                 if let Some(ending) = ending {
                     if shared.is_busy() {
@@ -391,7 +395,7 @@ async fn drive<C: Drive>(
 
 /// What there is to do while a connection is driven.
 enum Next {
-    Word(Word),
+    Signal(Signal),
     Alarm,
     /// It has come to rest, and what it waits for is due before the alarm.
     DueAt(Instant),
@@ -399,7 +403,7 @@ enum Next {
 }
 
 /// What comes to a connection from elsewhere.
-enum Word {
+enum Signal {
     CertificateOut,
     Phase(Phase),
     /// The server is gone.
@@ -407,19 +411,19 @@ enum Word {
     AnsweredLast,
 }
 
-async fn next_word(
+async fn next_signal(
     shared: &Shared,
     phase: &mut watch::Receiver<Phase>,
     knows_of_certificate: bool,
-) -> Word {
+) -> Signal {
     tokio::select! {
         biased;
-        () = shared.admission.taken_away(), if !knows_of_certificate => Word::CertificateOut,
+        () = shared.admission.removed(), if !knows_of_certificate => Signal::CertificateOut,
         changed = phase.changed() => match changed {
-            Ok(()) => Word::Phase(*phase.borrow_and_update()),
-            Err(_) => Word::Gone,
+            Ok(()) => Signal::Phase(*phase.borrow_and_update()),
+            Err(_) => Signal::Gone,
         },
-        () = shared.answered_last.notified() => Word::AnsweredLast,
+        () = shared.answered_last.notified() => Signal::AnsweredLast,
     }
 }
 
@@ -447,7 +451,7 @@ fn next_look(shared: &Shared, limits: &Limits) -> Option<(Instant, Ended)> {
         return None;
     }
     let now = Instant::now();
-    Some((shared.untaken_since().unwrap_or(now) + limits.write_timeout, Ended::SlowReader))
+    Some((shared.unread_since().unwrap_or(now) + limits.write_timeout, Ended::SlowReader))
 }
 
 /// What of what the connection waits for is due next, and when.

@@ -21,9 +21,9 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::reload::Admission;
-use crate::server::access::Account;
+use crate::server::http::access_log::Account;
+use crate::server::http::progress::Progress;
 use crate::server::meters::Meters;
-use crate::server::progress::Progress;
 use crate::server::{Limits, Phase};
 
 /// The address of the peer of the connection that a request came by, in the request's extensions.
@@ -32,18 +32,18 @@ pub struct PeerAddr(pub SocketAddr);
 
 /// What the requests of one connection and the task that owns it know together.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) admission: Admission,
-    pub(super) peer: SocketAddr,
-    pub(super) phase: watch::Receiver<Phase>,
+pub(in crate::server) struct Shared {
+    pub(in crate::server) admission: Admission,
+    pub(in crate::server) peer: SocketAddr,
+    pub(in crate::server) phase: watch::Receiver<Phase>,
     /// Notified when a request was answered in the lame-duck phase: the last of its connection.
-    pub(super) answered_last: Notify,
+    pub(in crate::server) answered_last: Notify,
     has_answered_last: AtomicBool,
-    pub(super) meters: Arc<Meters>,
+    pub(in crate::server) meters: Arc<Meters>,
     max_streams: u32,
     max_headers: usize,
     requests: AtomicU64,
-    pub(super) progress: Progress,
+    pub(in crate::server) progress: Progress,
     began: Instant,
     in_flight: AtomicU32,
     /// Since when nothing is in flight, in milliseconds since `began`.
@@ -53,7 +53,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         admission: Admission,
         peer: SocketAddr,
         phase: watch::Receiver<Phase>,
@@ -80,16 +80,16 @@ impl Shared {
     }
 
     /// How many requests came by it.
-    pub(super) fn requests(&self) -> u64 {
+    pub(in crate::server) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
     /// The fingerprint of its client's certificate.
-    pub(super) fn fingerprint(&self) -> &str {
+    pub(in crate::server) fn fingerprint(&self) -> &str {
         &self.texts().0
     }
 
-    pub(super) fn peer_text(&self) -> &str {
+    pub(in crate::server) fn peer_text(&self) -> &str {
         &self.texts().1
     }
 
@@ -100,36 +100,36 @@ impl Shared {
 
     /// Whether there is no word for the connection, or only that its certificate was taken away,
     /// which it knows. Who gives word makes this false before.
-    pub(super) fn is_without_word(&self, knows_of_certificate: bool) -> bool {
-        (knows_of_certificate || !self.admission.is_taken_away())
+    pub(in crate::server) fn has_no_pending_signal(&self, knows_of_certificate: bool) -> bool {
+        (knows_of_certificate || !self.admission.is_removed())
             && matches!(self.phase.has_changed(), Ok(false))
             && !self.has_answered_last.load(Ordering::Acquire)
     }
 
     /// Whether a request is in flight.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::server) fn is_busy(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) > 0
     }
 
     /// Since when the client has taken nothing of any answer, where it is waited for with all that
     /// is in flight.
-    pub(super) fn untaken_since(&self) -> Option<Instant> {
-        self.progress.untaken_since(self.in_flight.load(Ordering::Acquire))
+    pub(in crate::server) fn unread_since(&self) -> Option<Instant> {
+        self.progress.unread_since(self.in_flight.load(Ordering::Acquire))
     }
 
     /// Whether no request has come yet.
-    pub(super) fn is_unasked(&self) -> bool {
+    pub(in crate::server) fn is_unasked(&self) -> bool {
         !self.is_busy() && self.idle_since.load(Ordering::Acquire) == 0
     }
 
     /// Since when nothing has been in flight; `None` where something is.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
+    pub(in crate::server) fn idle_since(&self) -> Option<Instant> {
         let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
         (!self.is_busy()).then(|| self.began + since)
     }
 
     /// When the connection was let in.
-    pub(super) fn began(&self) -> Instant {
+    pub(in crate::server) fn began(&self) -> Instant {
         self.began
     }
 }
@@ -194,27 +194,27 @@ impl Drop for InFlight {
 }
 
 /// The service of one connection.
-pub(super) struct Gate<S> {
+pub(in crate::server) struct Gate<S> {
     service: Arc<S>,
     shared: Arc<Shared>,
 }
 
 impl<S> Gate<S> {
-    pub(super) fn new(service: Arc<S>, shared: Arc<Shared>) -> Self {
+    pub(in crate::server) fn new(service: Arc<S>, shared: Arc<Shared>) -> Self {
         Self { service, shared }
     }
 }
 
 /// Why a request gets no answer.
 #[derive(Debug)]
-pub(super) enum Unanswered<E> {
+pub(in crate::server) enum NoResponse<E> {
     /// Its certificate is out.
     Out,
     /// The service failed.
     Service(E),
 }
 
-impl<E: fmt::Display> fmt::Display for Unanswered<E> {
+impl<E: fmt::Display> fmt::Display for NoResponse<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Out => write!(f, "the client's certificate is no longer trusted"),
@@ -223,7 +223,7 @@ impl<E: fmt::Display> fmt::Display for Unanswered<E> {
     }
 }
 
-impl<E: fmt::Debug + fmt::Display> std::error::Error for Unanswered<E> {}
+impl<E: fmt::Debug + fmt::Display> std::error::Error for NoResponse<E> {}
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -234,11 +234,11 @@ where
     B: Body,
 {
     type Response = Response<GateBody<B>>;
-    type Error = Unanswered<BoxError>;
+    type Error = NoResponse<BoxError>;
     type Future = GateFuture<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if !self.shared.admission.lets_request_in() {
+        if !self.shared.admission.admit_request() {
             return GateFuture { inner: None, in_flight: None, version: request.version() };
         }
         let in_flight = InFlight::new(&self.shared, &request);
@@ -255,7 +255,7 @@ where
         let inner = match catch_unwind(AssertUnwindSafe(|| self.service.call(request))) {
             Ok(future) => Inner::Running { future },
             Err(panic) => {
-                say_panic(panic.as_ref(), &self.shared.meters);
+                log_panic(panic.as_ref(), &self.shared.meters);
                 Inner::Unserved { status: StatusCode::INTERNAL_SERVER_ERROR }
             }
         };
@@ -264,7 +264,7 @@ where
 }
 
 pin_project! {
-    pub(super) struct GateFuture<F> {
+    pub(in crate::server) struct GateFuture<F> {
         #[pin]
         inner: Option<Inner<F>>,
         in_flight: Option<InFlight>,
@@ -287,19 +287,19 @@ where
     B: Body,
     E: Into<BoxError>,
 {
-    type Output = Result<Response<GateBody<B>>, Unanswered<BoxError>>;
+    type Output = Result<Response<GateBody<B>>, NoResponse<BoxError>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = match this.inner.as_pin_mut().map(Inner::project) {
-            None => return Poll::Ready(Err(Unanswered::Out)),
+            None => return Poll::Ready(Err(NoResponse::Out)),
             Some(InnerProjection::Unserved { status }) => Err(*status),
             Some(InnerProjection::Running { future }) => {
                 match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
                     Ok(poll) => Ok(ready!(poll)),
                     Err(panic) => {
                         if let Some(InFlight { shared, .. }) = this.in_flight {
-                            say_panic(panic.as_ref(), &shared.meters);
+                            log_panic(panic.as_ref(), &shared.meters);
                         }
                         Err(StatusCode::INTERNAL_SERVER_ERROR)
                     }
@@ -312,7 +312,7 @@ where
             Ok(Ok(response)) => {
                 response.map(|body| GateBody { inner: Some(body), in_flight: None })
             }
-            Ok(Err(error)) => return Poll::Ready(Err(Unanswered::Service(error.into()))),
+            Ok(Err(error)) => return Poll::Ready(Err(NoResponse::Service(error.into()))),
             Err(status) => {
                 let mut response = Response::new(GateBody { inner: None, in_flight: None });
                 *response.status_mut() = status;
@@ -336,7 +336,7 @@ where
     }
 }
 
-fn say_panic(panic: &(dyn Any + Send), meters: &Meters) {
+fn log_panic(panic: &(dyn Any + Send), meters: &Meters) {
     meters.panicked();
     let text = panic
         .downcast_ref::<&str>()
@@ -347,7 +347,7 @@ fn say_panic(panic: &(dyn Any + Send), meters: &Meters) {
 
 pin_project! {
     /// The body of an answer, and that it is in flight.
-    pub(super) struct GateBody<B> {
+    pub(in crate::server) struct GateBody<B> {
         #[pin]
         inner: Option<B>,
         in_flight: Option<InFlight>,

@@ -14,7 +14,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pin_project! {
     /// A body that fails with [`Stalled`] when nothing of it has come for too long. Time in which
     /// nobody asks for more does not count.
-    pub struct Patient<B> {
+    pub struct BodyTimeout<B> {
         #[pin]
         inner: B,
         patience: Duration,
@@ -26,33 +26,33 @@ pin_project! {
 
 /// Nothing of a body has come for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stalled {
+pub struct BodyStalled {
     /// For how long nothing had come.
     pub after: Duration,
 }
 
-impl fmt::Display for Stalled {
+impl fmt::Display for BodyStalled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "nothing of the body has come for {:?}", self.after)
     }
 }
 
-impl std::error::Error for Stalled {}
+impl std::error::Error for BodyStalled {}
 
-impl<B> Patient<B> {
+impl<B> BodyTimeout<B> {
     /// The body `inner`, of which something must come within `patience`, each time again.
     pub fn new(inner: B, patience: Duration) -> Self {
         Self { inner, patience, alarm: None, is_waiting: false }
     }
 }
 
-impl<B> fmt::Debug for Patient<B> {
+impl<B> fmt::Debug for BodyTimeout<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Patient").field("patience", &self.patience).finish_non_exhaustive()
     }
 }
 
-impl<B: Body<Error: Into<BoxError>>> Body for Patient<B> {
+impl<B: Body<Error: Into<BoxError>>> Body for BodyTimeout<B> {
     type Data = B::Data;
     type Error = BoxError;
 
@@ -70,7 +70,7 @@ impl<B: Body<Error: Into<BoxError>>> Body for Patient<B> {
             alarm.as_mut().reset(Instant::now() + *this.patience);
             *this.is_waiting = true;
         }
-        let stalled = Stalled { after: *this.patience };
+        let stalled = BodyStalled { after: *this.patience };
         alarm.as_mut().poll(context).map(|()| Some(Err(stalled.into())))
     }
 
@@ -97,7 +97,7 @@ mod tests {
     async fn it_fails_when_nothing_comes_and_not_while_something_does() {
         pause();
         let (mut sender, body) = Channel::<Bytes>::new(1);
-        let mut body = Patient::new(body, PATIENCE);
+        let mut body = BodyTimeout::new(body, PATIENCE);
         for _ in 0..5 {
             let late = async {
                 sleep(PATIENCE - Duration::from_secs(1)).await;
@@ -109,14 +109,14 @@ mod tests {
         let begun = Instant::now();
         let error = body.frame().await.unwrap().unwrap_err();
         assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
-        assert_eq!(error.downcast_ref(), Some(&Stalled { after: PATIENCE }));
+        assert_eq!(error.downcast_ref(), Some(&BodyStalled { after: PATIENCE }));
     }
 
     #[tokio::test]
     async fn time_in_which_nobody_asks_does_not_count() {
         pause();
         let (mut sender, body) = Channel::<Bytes>::new(1);
-        let mut body = Patient::new(body, PATIENCE);
+        let mut body = BodyTimeout::new(body, PATIENCE);
         let first = async { sender.send_data(Bytes::from_static(b"x")).await.unwrap() };
         let (frame, ()) = tokio::join!(body.frame(), first);
         frame.unwrap().unwrap();

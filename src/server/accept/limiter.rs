@@ -14,18 +14,18 @@ use crate::server::meters::Meters;
 /// all of those that have come. So only some compute, and between two turns of these everything else
 /// that is ready has its own.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(in crate::server) struct HandshakeLimiter {
     at_once: Semaphore,
     meters: Arc<Meters>,
 }
 
-impl Turns {
-    pub(super) fn new(at_once: usize, meters: Arc<Meters>) -> Self {
+impl HandshakeLimiter {
+    pub(in crate::server) fn new(at_once: usize, meters: Arc<Meters>) -> Self {
         Self { at_once: Semaphore::new(at_once), meters }
     }
 
     /// Polls a future to its end, each time only in its turn, and calls `polled` after each.
-    pub(super) async fn take<F: Future + Unpin>(
+    pub(in crate::server) async fn take<F: Future + Unpin>(
         &self,
         mut future: F,
         mut polled: impl FnMut(),
@@ -67,17 +67,17 @@ mod tests {
 
     /// In which order handshakes (`h`) and a request (`r`) that came after them are polled.
     async fn order(at_once: usize) -> String {
-        let turns = Arc::new(Turns::new(at_once, Arc::new(Meters::new())));
+        let limiter = Arc::new(HandshakeLimiter::new(at_once, Arc::new(Meters::new())));
         let seen = Arc::new(Mutex::new(String::new()));
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            let (turns, seen) = (Arc::clone(&turns), Arc::clone(&seen));
+            let (limiter, seen) = (Arc::clone(&limiter), Arc::clone(&seen));
             tasks.spawn(async move {
                 let compute = poll_fn(|_| {
                     seen.lock().unwrap().push('h');
                     Poll::Ready(())
                 });
-                turns.take(compute, || {}).await;
+                limiter.take(compute, || {}).await;
             });
         }
         let request = Arc::clone(&seen);

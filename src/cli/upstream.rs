@@ -9,7 +9,7 @@ use crate::service::{Hello, Proxy, Upstream};
 
 /// What answers, and whom.
 #[derive(Args, Debug)]
-pub struct Answer {
+pub struct ServiceArgs {
     /// The application that requests are passed on to: http://HOST:PORT, or unix:/path of a socket.
     /// Without it each is answered `hello world`
     #[arg(long, value_name = "URL", env = "PORTCULLIS_UPSTREAM")]
@@ -52,7 +52,7 @@ pub struct Answer {
     pub api_id: Vec<String>,
 }
 
-impl Answer {
+impl ServiceArgs {
     /// The proxy that these flags describe, if they name an application.
     pub fn proxy(&self, body_timeout: Duration) -> Option<Proxy> {
         let proxy = Proxy::new(self.upstream.clone()?)

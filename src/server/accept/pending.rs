@@ -56,7 +56,7 @@ impl Pending {
 
     /// Puts out the oldest eighth, where the machine has no room for more; of a few, one that has
     /// had its time: whether anybody waits to come in cannot be told. Says whether it put out any.
-    pub(super) fn put_out_oldest(&self) -> bool {
+    pub(in crate::server) fn drop_oldest(&self) -> bool {
         let mut places = self.places();
         let has_had_its_time = |(since, _): &(Instant, _)| since.elapsed() >= UNDISTURBED;
         let number = match places.taken.len() / 8 {
@@ -78,7 +78,7 @@ impl Pending {
 
 impl Place {
     /// Waits until a later comer gets this place.
-    pub(crate) async fn put_out(&self) {
+    pub(crate) async fn dropped(&self) {
         self.out.notified().await;
     }
 }
