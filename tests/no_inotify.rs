@@ -1,6 +1,7 @@
 //! A machine on which no more inotify instances are to be had. They are counted by user, so this
 //! test is alone in its process, and that alone among the tests.
 
+#[path = "it/support/mod.rs"]
 mod support;
 
 use rustix::fs::inotify;

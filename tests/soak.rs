@@ -14,8 +14,9 @@
 )]
 
 #[allow(dead_code, reason = "the tests of the operator's port use the rest")]
-#[path = "admin/site.rs"]
+#[path = "it/admin/site.rs"]
 mod site;
+#[path = "it/support/mod.rs"]
 mod support;
 
 use std::fs;

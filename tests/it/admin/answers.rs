@@ -1,0 +1,158 @@
+//! `inspect`, `explain` and `check`.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_RSA_SHA256, RsaKeySize,
+};
+use serde_json::Value;
+
+use crate::admin::site::{Files, credential, params};
+use crate::support::Finished;
+use crate::support::pki::PKI;
+
+#[test]
+fn inspect_says_what_is_in_files_and_directories() {
+    let files = Files::new();
+    let finished = files.run(&["inspect", "trust", "stranger.pem"]);
+    assert_eq!(finished.code, Some(0), "{finished}");
+    let lines: Vec<_> = finished.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{finished}");
+    assert!(lines[0].starts_with("FILE") && lines[1].starts_with("trust/a.pem"), "{finished}");
+    assert!(lines[3].contains("CN=ApiGateway,L=Seattle,C=US"), "{finished}");
+    assert!(lines[3].contains("RSA 2048") && lines[3].contains(" 185 "), "{finished}");
+}
+
+#[test]
+fn inspect_says_the_same_to_machines_and_names_what_does_not_load() {
+    let files = Files::new();
+    files.trust("broken.pem", "junk");
+    let finished = files.run(&["inspect", "--json", "trust"]);
+    assert_eq!(finished.code, Some(2), "{finished}");
+    let said: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let first = &said["certificates"][0];
+    assert_eq!(said["certificates"].as_array().unwrap().len(), 2, "{said}");
+    assert_eq!(first["fingerprint"].as_str().unwrap().len(), 64, "{said}");
+    assert_eq!(first["days_left"], 185, "{said}");
+    assert_eq!(said["problems"][0]["severity"], "error", "{said}");
+    assert_eq!(files.run(&["inspect", "nowhere"]).code, Some(2));
+}
+
+#[test]
+fn explain_says_who_would_be_let_in_and_why_not() {
+    let files = Files::new();
+    let explain = |certificate: &str| files.run(&["explain", "--trust", "trust", certificate]);
+    let says = |finished: &Finished, parts: &[&str]| {
+        assert_eq!(finished.code, Some(0), "{finished}");
+        for part in parts {
+            assert!(finished.stdout.contains(part), "{part}: {finished}");
+        }
+    };
+    says(&explain("a.pem"), &["let in: a.pem is trusted by trust/a.pem"]);
+    says(&explain("stranger.pem"), &["not let in", "unknown_certificate", "remedy"]);
+    says(&explain("expired.pem"), &["not let in", "nearest:     same key as", "trust/a.pem"]);
+    files.trust("old.pem", &PKI.expired.cert);
+    says(&explain("expired.pem"), &["not let in: expired.pem: expired", "trust/old.pem"]);
+    assert_eq!(explain("nowhere.pem").code, Some(2));
+    files.trust("broken.pem", "junk");
+    let finished = explain("a.pem");
+    assert_eq!(finished.code, Some(2), "{finished}");
+    assert!(finished.stdout.contains("let in") && finished.stdout.contains("broken.pem"));
+}
+
+#[test]
+fn explain_follows_a_chain_to_its_ca() {
+    let files = Files::new();
+    let (ca, _) = chain(&files, 365);
+    files.write("ca.pem", &ca);
+    let explain = |certificate| files.run(&["explain", "--trust-ca", "ca.pem", certificate]);
+    let finished = explain("server.pem");
+    assert!(finished.stdout.starts_with("let in: server.pem leads to the CA "), "{finished}");
+    let finished = explain("a.pem");
+    assert!(finished.stdout.starts_with("not let in: a.pem: unknown_certificate"), "{finished}");
+}
+
+/// Writes a server's chain of leaf and intermediate, valid for so many days more, and its key.
+/// Returns the root's PEM and the intermediate's.
+fn chain(files: &Files, days: u32) -> (String, String) {
+    chain_of(files, days, KeyPair::generate().unwrap())
+}
+
+fn chain_of(files: &Files, days: u32, key: KeyPair) -> (String, String) {
+    let ca = |name: &str| {
+        let mut params = params(name, 10, 1000);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+    };
+    let root = CertifiedIssuer::self_signed(ca("root"), KeyPair::generate().unwrap()).unwrap();
+    let between =
+        CertifiedIssuer::signed_by(ca("between"), KeyPair::generate().unwrap(), &root).unwrap();
+    let names = CertificateParams::new(vec!["api.example.com".to_owned()]).unwrap();
+    let mut leaf = params("leaf", 10, days);
+    leaf.subject_alt_names = names.subject_alt_names;
+    let leaf = leaf.signed_by(&key, &between).unwrap();
+    files.write("server.pem", &(leaf.pem() + &between.pem()));
+    files.write("leaf.pem", &leaf.pem());
+    files.write("server.key", &key.serialize_pem());
+    (root.pem(), between.pem())
+}
+
+fn check(files: &Files, more: &[&str]) -> Finished {
+    let flags = files.flags();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    files.run(&[&["check"], flags.as_slice(), more].concat())
+}
+
+/// One warning that says this, and nothing else wrong.
+fn warns(finished: &Finished, what: &str) {
+    assert_eq!(finished.code, Some(0), "{finished}");
+    let warnings = finished.stdout.lines().filter(|line| line.starts_with("warning: "));
+    let warnings: Vec<_> = warnings.collect();
+    assert!(warnings.len() == 1 && warnings[0].contains(what), "{what}: {finished}");
+}
+
+#[test]
+fn check_has_nothing_against_a_server_that_api_gateway_can_connect_to() {
+    let files = Files::new();
+    chain(&files, 365);
+    let finished = check(&files, &["--name", "api.example.com"]);
+    let probe = "probe: a handshake without a client certificate is refused\nok\n";
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), probe));
+}
+
+#[test]
+fn check_judges_the_chain_the_names_the_dates_and_the_key() {
+    let files = Files::new();
+    let (root, between) = chain(&files, 365);
+    let leaf = std::fs::read_to_string(files.path("leaf.pem")).unwrap();
+    let with = |chain: &[&str]| {
+        files.write("server.pem", &chain.concat());
+        check(&files, &[])
+    };
+    warns(&with(&[&leaf]), "the chain ends with the server's own certificate");
+    warns(&with(&[&leaf, &root, &between]), "out of order after certificate 1");
+    warns(&with(&[&leaf, &root]), "lacks the issuer of certificate 1");
+    assert!(with(&[&leaf, &between, &root]).stdout.starts_with("probe"));
+    warns(&check(&files, &["--name", "other.example.com"]), "it is not for other.example.com");
+    chain(&files, 9);
+    warns(&check(&files, &[]), "ends soon");
+    let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072).unwrap();
+    chain_of(&files, 365, rsa);
+    warns(&check(&files, &[]), "RSA 3072");
+    let alone = credential("localhost", 10, 365);
+    files.write("server.pem", &alone.cert);
+    files.write("server.key", &alone.key);
+    warns(&check(&files, &[]), "self-signed");
+}
+
+#[test]
+fn check_sees_an_intermediate_that_another_of_its_name_signed_for() {
+    let files = Files::new();
+    chain(&files, 365);
+    let leaf = std::fs::read_to_string(files.path("leaf.pem")).unwrap();
+    let key = std::fs::read_to_string(files.path("server.key")).unwrap();
+    let (_, stranger) = chain(&files, 365);
+    files.write("server.pem", &(leaf + &stranger));
+    files.write("server.key", &key);
+    warns(&check(&files, &[]), "its chain does not hold");
+}

@@ -1,0 +1,243 @@
+//! `/livez`, `/readyz`, `/metrics` and `/status` of the binary.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use crate::admin::site::{Files, Site, connector, credential};
+use crate::support::pki::PKI;
+use crate::support::tls::request;
+use crate::support::{DEADLINE, Portcullis, run};
+
+#[test]
+fn it_is_live_and_ready_and_says_that_it_is_stopping_while_it_still_accepts() {
+    let site = Files::new().serve(&["--shutdown-delay", "20s"]);
+    assert_eq!(site.get("/livez").0, 200);
+    assert_eq!(site.get("/readyz").0, 200);
+    site.server.signal("TERM");
+    site.until("not ready", || site.get("/readyz").0 == 503);
+    assert!(site.get("/readyz").2.contains("stopped"));
+    assert_eq!(site.get("/livez").0, 200);
+    assert!(TcpStream::connect(site.server.addr()).is_ok());
+    assert_eq!(site.status()["ready"], false);
+}
+
+#[test]
+fn it_is_not_ready_where_nobody_can_be_let_in_and_ready_again_when_somebody_can() {
+    let files = Files::new();
+    files.invalidate("b.pem");
+    let site = files.serve(&[]);
+    site.files.invalidate("a.pem");
+    site.until("not ready", || site.get("/readyz").0 == 503);
+    assert!(site.get("/readyz").2.contains("--trust"), "{:?}", site.get("/readyz"));
+    site.files.trust("old.pem", &PKI.expired.cert);
+    site.until("old loaded", || site.status()["trusted"].as_array().unwrap().len() == 1);
+    assert_eq!(site.get("/readyz").0, 503, "one that has ended lets nobody in");
+    site.files.trust("b.pem", &PKI.b.cert);
+    site.until("ready", || site.get("/readyz").0 == 200);
+}
+
+#[test]
+fn it_is_not_ready_with_a_server_certificate_that_has_ended() {
+    let files = Files::new();
+    let ended = credential("localhost", 90, 0);
+    files.write("server.pem", &ended.cert);
+    files.write("server.key", &ended.key);
+    let site = files.serve(&[]);
+    let (status, _, body) = site.get("/readyz");
+    assert_eq!(status, 503);
+    assert!(body.contains("the server's certificate has ended"), "{body}");
+    site.files.write("server.pem", &PKI.server.cert);
+    site.files.write("server.key", &PKI.server.key);
+    site.until("ready", || site.get("/readyz").0 == 200);
+}
+
+#[test]
+fn the_operators_port_has_bounds_of_its_own() {
+    let site = Site::new();
+    // More than it has room for, and none of them says a word.
+    let mut silent: Vec<_> = (0..100).map(|_| TcpStream::connect(site.admin).unwrap()).collect();
+    assert_eq!(site.get("/livez").0, 200);
+    let mut last = silent.pop().unwrap();
+    last.write_all(b"GET /livez HTTP/1.1\r\n").unwrap();
+    last.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut answer = Vec::new();
+    last.read_to_end(&mut answer).expect("a head that never ends is not waited for");
+    let (status, head, _) = site.exchange(
+        b"POST /status HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(status, 405);
+    assert!(head.to_lowercase().contains("allow: get, head"), "{head}");
+    assert_eq!(site.get("/nothing").0, 404);
+}
+
+#[tokio::test]
+async fn the_public_port_answers_none_of_it() {
+    let site = Site::new();
+    let mut stream = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
+    for path in ["/metrics", "/status", "/livez"] {
+        let answer = request(&mut stream, &format!("X: {path}\r\n")).await.unwrap();
+        assert!(answer.ends_with("hello world\n"));
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_ends_it_with_the_flag_named() {
+    let files = Files::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = Portcullis::command();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", &address]).args(files.flags());
+    let finished = run(&mut command, "");
+    assert_eq!(finished.code, Some(1), "{finished}");
+    assert!(finished.stderr.contains("--admin"), "{finished}");
+}
+
+#[tokio::test]
+async fn what_happens_is_counted_under_the_names_that_were_promised() {
+    let site = Site::new();
+    for _ in 0..3 {
+        assert!(site.ask(Some(&PKI.a)).await);
+    }
+    assert!(!site.ask(None).await);
+    assert!(!site.ask(Some(&PKI.stranger)).await);
+    let mut open = connector(Some(&PKI.b)).connect(site.server.addr()).await.unwrap();
+    request(&mut open, "").await.unwrap();
+    let labels = |file: &str| {
+        let it = site.trusted(file);
+        let fingerprint = it["fingerprint"].as_str().unwrap().to_owned();
+        format!("{{fingerprint=\"{fingerprint}\",file={}}}", it["file"])
+    };
+    let (a, b) = (labels("a.pem"), labels("b.pem"));
+    let a_of = |name: &str| format!("portcullis_client_certificate_{name}{a}");
+    let b_of = |name: &str| format!("portcullis_client_certificate_{name}{b}");
+    site.until_refused(2);
+    site.until("all closed but one", || site.metric("portcullis_connections") == Some(1.0));
+    for (series, expected) in [
+        ("portcullis_handshakes_total{result=\"accepted\"}", 4.0),
+        ("portcullis_handshakes_total{result=\"no_certificate\"}", 1.0),
+        ("portcullis_handshakes_total{result=\"unknown_certificate\"}", 1.0),
+        ("portcullis_handshakes_total{result=\"expired\"}", 0.0),
+        ("portcullis_handshake_duration_seconds_count", 4.0),
+        ("portcullis_requests_total{status=\"200\"}", 4.0),
+        ("portcullis_request_duration_seconds_count", 4.0),
+        ("portcullis_resumptions_total{result=\"full\"}", 4.0),
+        ("portcullis_trust_generation", 1.0),
+        ("portcullis_reload_last_successful", 1.0),
+        ("portcullis_reloads_total{result=\"success\"}", 0.0),
+        ("portcullis_reloads_total{result=\"failure\"}", 0.0),
+        ("portcullis_trust_files_failed", 0.0),
+        (&a_of("handshakes_total"), 3.0),
+        (&a_of("requests_total"), 3.0),
+        (&a_of("connections"), 0.0),
+        (&b_of("handshakes_total"), 1.0),
+        (&b_of("connections"), 1.0),
+    ] {
+        assert_eq!(site.metric(series), Some(expected), "{series}\n{}", site.get("/metrics").2);
+    }
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    for (series, least, most) in [
+        (a_of("last_seen_timestamp_seconds"), now - 60.0, now),
+        (a_of("expiration_timestamp_seconds"), now + 100.0 * 86400.0, now + 365.0 * 86400.0),
+        ("portcullis_server_certificate_expiration_timestamp_seconds".to_owned(), now, f64::MAX),
+        ("portcullis_reload_last_success_timestamp_seconds".to_owned(), now - 60.0, now),
+    ] {
+        let value = site.metric(&series).expect(&series);
+        assert!((least..=most).contains(&value), "{series} {value}");
+    }
+}
+
+#[test]
+fn every_metric_says_what_it_is() {
+    let site = Site::new();
+    let (_, head, text) = site.get("/metrics");
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let family = family.filter(|name| name.ends_with("_duration_seconds")).unwrap_or(name);
+        for about in ["HELP", "TYPE"] {
+            assert!(text.contains(&format!("# {about} {family} ")), "{about} of {name}\n{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_series_of_a_certificate_go_when_it_does() {
+    let site = Site::new();
+    assert!(site.ask(Some(&PKI.b)).await);
+    let has_b = || site.get("/metrics").2.contains("b.pem");
+    assert!(has_b());
+    site.files.invalidate("b.pem");
+    site.until("gone", || !has_b());
+    assert!(site.get("/metrics").2.contains("a.pem"));
+    site.until("counted", || {
+        site.metric("portcullis_reloads_total{result=\"success\"}") == Some(1.0)
+    });
+}
+
+#[tokio::test]
+async fn what_was_counted_stays_over_a_change_that_leaves_the_certificate() {
+    let site = Site::new();
+    assert!(site.ask(Some(&PKI.a)).await);
+    site.files.trust("c.pem", &PKI.other_subject.cert);
+    site.until("changed", || site.status()["generation"] == 2);
+    let a = site.trusted("a.pem");
+    assert_eq!((&a["handshakes"], &a["requests"]), (&1.into(), &1.into()));
+    assert_eq!(a["verdict"], "in use");
+    assert_eq!(site.trusted("c.pem")["verdict"], "waiting for its first use");
+}
+
+#[test]
+fn a_fault_is_counted_and_shown_until_it_is_mended() {
+    let site = Site::new();
+    site.files.trust("broken.pem", "junk");
+    site.until("failed", || site.metric("portcullis_trust_files_failed") == Some(1.0));
+    assert_eq!(site.metric("portcullis_reload_last_successful"), Some(0.0));
+    assert_eq!(site.metric("portcullis_reloads_total{result=\"failure\"}"), Some(1.0));
+    let status = site.status();
+    assert_eq!(status["problems"][0]["severity"], "error");
+    assert!(status["problems"][0]["file"].as_str().unwrap().ends_with("broken.pem"));
+    assert_eq!(site.get("/readyz").0, 200, "what was good before is still in force");
+    site.files.invalidate("broken.pem");
+    site.until("mended", || site.metric("portcullis_reload_last_successful") == Some(1.0));
+    assert_eq!(site.metric("portcullis_trust_files_failed"), Some(0.0));
+}
+
+#[tokio::test]
+async fn the_status_tells_of_the_last_fifty_refusals_the_latest_first() {
+    let site = Site::new();
+    for _ in 0..60 {
+        assert!(!site.ask(None).await);
+    }
+    site.until_refused(60);
+    assert!(!site.ask(Some(&PKI.stranger)).await);
+    site.until_refused(61);
+    let status = site.status();
+    assert_eq!(status["version"], 1);
+    let refusals = status["refusals"].as_array().unwrap();
+    assert_eq!(refusals.len(), 50);
+    assert_eq!(refusals[0]["reason"], "unknown_certificate");
+    assert_eq!(refusals[0]["subject"], "CN=ApiGateway,L=Seattle,C=US");
+    assert_eq!(refusals[49]["reason"], "no_certificate");
+    assert_eq!(status["handshakes"]["refused"]["no_certificate"], 60);
+}
+
+#[test]
+fn the_verdict_on_one_that_ends_without_a_successor_is_said_in_these_words() {
+    let files = Files::new();
+    for name in ["a.pem", "b.pem"] {
+        files.invalidate(name);
+    }
+    files.trust("soon.pem", &credential("soon", 300, 9).cert);
+    let site = files.serve(&[]);
+    let verdict = |file: &str| site.trusted(file)["verdict"].clone();
+    assert_eq!(verdict("soon.pem"), "ends in 9 days and no successor is loaded");
+    let event = site.server.wait_for_event("certificate_expiring", |event| {
+        event["file"].as_str().is_some_and(|file| file.ends_with("soon.pem"))
+    });
+    assert!(event["remedy"].as_str().unwrap().contains("no successor is loaded"), "{event}");
+    site.files.trust("b.pem", &PKI.b.cert);
+    site.until("succeeded", || verdict("soon.pem") == "waiting for its first use");
+    site.files.trust("old.pem", &PKI.expired.cert);
+    site.until("expired", || verdict("old.pem") == "expired");
+}

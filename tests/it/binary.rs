@@ -1,0 +1,583 @@
+//! The binary as a process: its messages, its exit codes, its signals, its deadlines.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::support::pki::{Credential, PKI};
+use crate::support::tls::{Client, Connector, put, request};
+use crate::support::{DEADLINE, Finished, Portcullis, flags, run, wait_for};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+/// The files of a server that trusts A.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(files.path("trust")).unwrap();
+        files.write("server.pem", &PKI.server.cert);
+        files.write("server.key", &PKI.server.key);
+        files.write("trust/a.pem", &PKI.a.cert);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        if name.ends_with(".key") {
+            fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    fn args(&self) -> Vec<String> {
+        flags(self.0.path())
+    }
+
+    fn serve(&self, more: &[&str]) -> Portcullis {
+        Portcullis::serve(self.args().into_iter().chain(more.iter().map(|arg| arg.to_string())))
+    }
+
+    fn run(&self, command: &str, more: &[&str]) -> Finished {
+        run(Portcullis::command().arg(command).args(self.args()).args(more), "")
+    }
+}
+
+fn connector(credential: &Credential) -> Connector {
+    let client = Client::from_pem(&credential.cert, &credential.key);
+    Connector::new(Some(&client), &rustls::version::TLS13)
+}
+
+#[test]
+fn usage_that_is_wrong_exits_2_and_names_the_flag() {
+    for (args, named) in [
+        (vec!["serve"], "--cert"),
+        (vec!["serve", "--cert", "c", "--key", "k"], "--trust"),
+        (vec!["serve", "--cert", "c", "--key", "k", "--trust", "t", "--no-such"], "--no-such"),
+        (
+            vec!["serve", "--cert", "c", "--key", "k", "--trust", "t", "--idle-timeout", "0s"],
+            "--idle-timeout",
+        ),
+        (
+            vec!["serve", "--cert", "c", "--key", "k", "--trust", "t", "--listen", "8443"],
+            "--listen",
+        ),
+        (vec!["serve", "--cert", "c", "--key", "k", "--trust", "t", "--log", "a=b=c"], "--log"),
+        (vec![], "Usage"),
+    ] {
+        let finished = run(Portcullis::command().args(&args), "");
+        assert_eq!(finished.code, Some(2), "{args:?}: {finished}");
+        assert!(finished.stderr.contains(named), "{args:?}: {finished}");
+    }
+    assert_eq!(run(Portcullis::command().arg("--help"), "").code, Some(0));
+}
+
+#[test]
+fn what_does_not_load_exits_2_and_everything_that_is_wrong_is_said_at_once() {
+    let files = Files::new();
+    files.write("server.key", &PKI.a.key);
+    files.write("trust/a.pem", "nothing");
+    files.write("trust/key.pem", &PKI.a.key);
+    files.write("trust/cut.pem", &PKI.b.cert[..300]);
+    for command in ["serve", "check"] {
+        let finished = files.run(command, &[]);
+        assert_eq!(finished.code, Some(2), "{finished}");
+        let said = format!("{}{}", finished.stdout, finished.stderr);
+        for part in [
+            "is not this certificate's",
+            "a.pem: there is no certificate in it",
+            "key.pem:1: there is a private key in it",
+            "does not belong",
+            "cut.pem:1: the block that begins here has no end",
+        ] {
+            let (file, problem) = part.split_once(": ").unwrap_or(("", part));
+            assert!(said.contains(problem), "{command}: {part}: {finished}");
+            assert!(
+                said.contains(file.split(':').next().unwrap()),
+                "{command}: {part}: {finished}"
+            );
+        }
+    }
+}
+
+#[test]
+fn it_starts_with_one_good_certificate_beside_bad_files_and_not_with_ended_ones_alone() {
+    let files = Files::new();
+    files.write("trust/bad.pem", "nothing");
+    let server = files.serve(&[]);
+    let fault = server.wait_for_event("load_failed", |_| true);
+    assert!(fault["file"].as_str().unwrap().ends_with("bad.pem"), "{fault}");
+    assert!(fault["remedy"].is_string(), "{fault}");
+    assert_eq!(server.terminate(), Some(0));
+    assert_eq!(files.run("check", &[]).code, Some(2), "check is the strict one");
+
+    fs::remove_file(files.path("trust/bad.pem")).unwrap();
+    files.write("trust/a.pem", &PKI.expired.cert);
+    let finished = files.run("serve", &[]);
+    assert_eq!(finished.code, Some(2), "{finished}");
+    assert!(finished.stderr.contains("nobody to let in"), "{finished}");
+}
+
+#[test]
+fn check_is_content_with_warnings_opens_no_socket_and_says_all_the_same_what_is_odd() {
+    let files = Files::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let finished = files.run("check", &["--listen", &address]);
+    assert_eq!(finished.code, Some(0), "{finished}");
+    assert!(finished.stdout.ends_with("\nok\n"), "{finished}");
+    files.write("trust/expired.pem", &PKI.expired.cert);
+    files.write("trust/tomorrow.pem", &PKI.not_yet_valid.cert);
+    files.write("trust/upper.PEM", &PKI.b.cert);
+    let finished = files.run("check", &[]);
+    assert_eq!(finished.code, Some(0), "{finished}");
+    for (file, problem) in [
+        ("expired.pem", "ended at"),
+        ("tomorrow.pem", "not yet valid"),
+        ("upper.PEM", "passed over"),
+    ] {
+        let said = |line: &str| {
+            line.starts_with("warning") && line.contains(file) && line.contains(problem)
+        };
+        assert!(finished.stdout.lines().any(said), "{file}: {finished}");
+    }
+    let finished = files.run("serve", &["--listen", &address]);
+    assert_eq!(finished.code, Some(1), "{finished}");
+    assert!(finished.stderr.contains(&address), "{finished}");
+}
+
+#[test]
+fn a_file_that_is_passed_over_is_said_once() {
+    let files = Files::new();
+    files.write("trust/notes.txt", "");
+    let server = files.serve(&["--poll-interval", "50ms"]);
+    server.wait_for_event("trust_file_warning", |event| {
+        event["file"].as_str().unwrap().ends_with("notes.txt")
+    });
+    for name in ["b", "stranger"] {
+        put(&files.path("trust"), &format!("{name}.pem"), &PKI.b.cert);
+        put(&files.path("trust"), "more.txt", "");
+        server.wait_for_event("trust_file_warning", |event| {
+            event["file"].as_str().unwrap().ends_with("more.txt")
+        });
+        fs::remove_file(files.path("trust/more.txt")).unwrap();
+        server.signal("HUP");
+        server.wait_for_event("reloaded", |_| true);
+        fs::write(files.path("trust/a.pem"), if name == "b" { "x" } else { &PKI.a.cert }).unwrap();
+        server.wait_for_event(if name == "b" { "reload_failed" } else { "fault_mended" }, |_| true);
+    }
+    assert_eq!(server.log().matches("notes.txt").count(), 1, "{}", server.log());
+}
+
+#[test]
+fn the_key_of_the_server_may_be_of_each_format_and_an_encrypted_one_is_named() {
+    let files = Files::new();
+    let key = PKI.server.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    files.write("server.key", &key);
+    let finished = files.run("check", &[]);
+    assert_eq!(finished.code, Some(2));
+    assert!(finished.stdout.contains("server.key:1: the private key is encrypted"), "{finished}");
+    assert!(finished.stdout.contains("openssl pkey"), "{finished}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_can_be_said_by_the_environment() {
+    let files = Files::new();
+    let mut command = Portcullis::command();
+    command.arg("check");
+    for (name, value) in [
+        ("PORTCULLIS_CERT", files.path("server.pem")),
+        ("PORTCULLIS_KEY", files.path("server.key")),
+        ("PORTCULLIS_TRUST", files.path("trust")),
+    ] {
+        command.env(name, value);
+    }
+    assert_eq!(run(&mut command, "").code, Some(0));
+    command.env("PORTCULLIS_IDLE_TIMEOUT", "never");
+    let finished = run(&mut command, "");
+    assert_eq!(finished.code, Some(2));
+    assert!(finished.stderr.contains("--idle-timeout"), "{finished}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_listens_at_each_address_and_at_the_unspecified_one_for_both_families() {
+    let files = Files::new();
+    let server = files.serve(&["--listen", "[::]:0"]);
+    let both = server.wait_for_event("listening", |_| true);
+    let both: SocketAddr = both["addr"].as_str().unwrap().parse().unwrap();
+    let a = connector(&PKI.a);
+    for address in [
+        server.addr(),
+        SocketAddr::from(([127, 0, 0, 1], both.port())),
+        SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], both.port())),
+    ] {
+        a.ask(address).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_has_the_files_read_again() {
+    let files = Files::new();
+    // Nothing else tells of it: no event in the directory, and no poll for an hour.
+    fs::create_dir(files.path("elsewhere")).unwrap();
+    fs::hard_link(files.path("trust/a.pem"), files.path("elsewhere/a.pem")).unwrap();
+    let server = files.serve(&["--poll-interval", "1h"]);
+    // The first look is over when a second one is.
+    server.signal("HUP");
+    server.wait_for_event("reloaded", |_| true);
+    files.write("elsewhere/a.pem", &PKI.b.cert);
+    assert!(connector(&PKI.b).ask(server.addr()).await.is_err());
+    server.signal("HUP");
+    server.wait_for_event("trust_reloaded", |_| true);
+    connector(&PKI.b).ask(server.addr()).await.unwrap();
+    assert!(connector(&PKI.a).ask(server.addr()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_one_event_that_names_what_came_and_went() {
+    let files = Files::new();
+    let server = files.serve(&[]);
+    let mut a = connector(&PKI.a).connect(server.addr()).await.unwrap();
+    request(&mut a, "").await.unwrap();
+    put(&files.path("trust"), "a.pem", &PKI.b.cert);
+    let event = server.wait_for_event("trust_reloaded", |_| true);
+    assert_eq!(event["generation"], 2, "{event}");
+    assert_eq!(event["connections_ended"], 1, "{event}");
+    for list in ["added", "removed"] {
+        let list = event[list].as_str().unwrap();
+        let file = files.path("trust/a.pem");
+        assert!(list.starts_with(file.to_str().unwrap()) && list.contains(" until 20"), "{event}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_finishes_what_runs_closes_what_is_idle_and_exits_0() {
+    let files = Files::new();
+    let server = files.serve(&[]);
+    let connector = connector(&PKI.a);
+    let mut idle = connector.connect(server.addr()).await.unwrap();
+    request(&mut idle, "").await.unwrap();
+    let mut busy = connector.connect(server.addr()).await.unwrap();
+    request(&mut busy, "").await.unwrap();
+    busy.write_all(
+        b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+    )
+    .await
+    .unwrap();
+    // The service has it once the server asks for the body.
+    let mut answer = vec![0; 25];
+    timeout(DEADLINE, busy.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 100"));
+    server.signal("TERM");
+    server.wait_for_event("draining", |event| event["connections"] == 2);
+    let mut rest = Vec::new();
+    assert_eq!(timeout(DEADLINE, idle.read_to_end(&mut rest)).await.unwrap().unwrap(), 0);
+    // Files are no longer what it cares about.
+    server.signal("HUP");
+    busy.write_all(b"x").await.unwrap();
+    timeout(DEADLINE, busy.read_to_end(&mut rest)).await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&rest).to_lowercase();
+    assert!(answer.contains("connection: close") && answer.ends_with("hello world\n"), "{answer}");
+    server.wait_for_event("stopped", |event| event["connections_cut"] == 0);
+    let mut server = server;
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+/// A connection that never finishes its request.
+async fn stuck(address: SocketAddr) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let mut stuck = connector(&PKI.a).connect(address).await.unwrap();
+    stuck
+        .write_all(
+            b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        )
+        .await
+        .unwrap();
+    let mut answer = vec![0; 25];
+    timeout(DEADLINE, stuck.read_exact(&mut answer)).await.unwrap().unwrap();
+    stuck
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_finish_within_the_drain_time_is_counted_and_cut() {
+    let files = Files::new();
+    let mut server = files.serve(&["--drain-timeout", "300ms"]);
+    let mut stuck = stuck(server.addr()).await;
+    let begun = Instant::now();
+    server.signal("TERM");
+    server.wait_for_event("stopped", |event| event["connections_cut"] == 1);
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert_eq!(server.exit_code(), Some(0));
+    let _ = timeout(DEADLINE, stuck.read_to_end(&mut Vec::new())).await.expect("it is closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let files = Files::new();
+    let mut server = files.serve(&["--shutdown-delay", "1h", "--drain-timeout", "1h"]);
+    let _stuck = stuck(server.addr()).await;
+    server.signal("TERM");
+    server.wait_for_event("draining", |_| true);
+    server.signal("TERM");
+    server.wait_for_event("stopped", |event| event["connections_cut"] == 1);
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_the_shutdown_delay_it_still_accepts_and_asks_to_go_elsewhere() {
+    let files = Files::new();
+    let mut server = files.serve(&["--shutdown-delay", "2s"]);
+    let connector = connector(&PKI.a);
+    let mut kept = connector.connect(server.addr()).await.unwrap();
+    let answer = request(&mut kept, "").await.unwrap().to_lowercase();
+    assert!(!answer.contains("connection: close"), "{answer}");
+    server.signal("TERM");
+    server.wait_for_event("draining", |_| true);
+    let mut new = connector.connect(server.addr()).await.expect("it still accepts");
+    for stream in [&mut kept, &mut new] {
+        let answer = request(stream, "").await.unwrap().to_lowercase();
+        assert!(answer.contains("connection: close"), "{answer}");
+        assert_eq!(timeout(DEADLINE, stream.read(&mut [0])).await.unwrap().unwrap(), 0);
+    }
+    assert_eq!(server.exit_code(), Some(0));
+    assert!(TcpStream::connect(server.addr()).is_err());
+}
+
+#[test]
+fn a_handshake_has_a_deadline_and_who_leaves_without_a_word_is_no_refusal() {
+    let files = Files::new();
+    let server = files.serve(&["--handshake-timeout", "200ms"]);
+    drop(TcpStream::connect(server.addr()).unwrap());
+    let mut silent = TcpStream::connect(server.addr()).unwrap();
+    // A TLS record is announced, and half a ClientHello comes.
+    let mut halting = TcpStream::connect(server.addr()).unwrap();
+    halting.write_all(&[0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3]).unwrap();
+    for stream in [&mut silent, &mut halting] {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let _ = stream.read(&mut [0]).expect("it is closed");
+        let address = stream.local_addr().unwrap().to_string();
+        let event =
+            server.wait_for_event("client_rejected", |event| event["peer"] == address.as_str());
+        assert_eq!(event["reason"], "handshake_timeout");
+    }
+    assert_eq!(server.log().matches("client_rejected").count(), 2, "{}", server.log());
+}
+
+#[test]
+fn garbage_and_plain_http_are_told_apart() {
+    let files = Files::new();
+    let server = files.serve(&[]);
+    for (said, reason, answer) in [
+        (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], "plain_http", "HTTP/1.1 400"),
+        (b"\x00\x01\x02garbage", "not_tls", ""),
+        (b"\x16\x03\x01\x00\x04\x0e\x00\x00\x00", "tls_error", "\x15"),
+    ] {
+        let mut stream = TcpStream::connect(server.addr()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(said).unwrap();
+        let mut got = Vec::new();
+        let _ = stream.read_to_end(&mut got);
+        assert!(got.starts_with(answer.as_bytes()), "{reason}: {got:?}");
+        server.wait_for_event("client_rejected", |event| event["reason"] == reason);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_idle_for_too_long_is_closed_and_a_busy_one_is_not() {
+    let files = Files::new();
+    let server = files.serve(&["--idle-timeout", "400ms"]);
+    let connector = connector(&PKI.a);
+    let mut idle = connector.connect(server.addr()).await.unwrap();
+    request(&mut idle, "").await.unwrap();
+    let mut unused = connector.connect(server.addr()).await.unwrap();
+    let busy = stuck(server.addr()).await;
+    let begun = Instant::now();
+    for stream in [&mut idle, &mut unused] {
+        assert_eq!(
+            timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap(),
+            0
+        );
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    let mut busy = busy;
+    busy.write_all(b"x").await.unwrap();
+    let mut answer = [0; 15];
+    timeout(DEADLINE, busy.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_most_connections_another_is_refused_until_one_has_left() {
+    let files = Files::new();
+    let server = files.serve(&["--max-connections", "1"]);
+    let connector = connector(&PKI.a);
+    let mut first = connector.connect(server.addr()).await.unwrap();
+    request(&mut first, "").await.unwrap();
+    assert!(connector.ask(server.addr()).await.is_err());
+    server.wait_for_event("client_rejected", |event| event["reason"] == "too_many_connections");
+    drop(first);
+    let end = Instant::now() + DEADLINE;
+    while connector.ask(server.addr()).await.is_err() {
+        assert!(Instant::now() < end, "{}", server.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_has_a_deadline_from_its_first_octet_or_from_the_handshake_on() {
+    let files = Files::new();
+    let server = files.serve(&["--head-timeout", "300ms"]);
+    let connector = connector(&PKI.a);
+    let mut kept = connector.connect(server.addr()).await.unwrap();
+    request(&mut kept, "").await.unwrap();
+    let mut silent = connector.connect(server.addr()).await.unwrap();
+    let mut slow = connector.connect(server.addr()).await.unwrap();
+    request(&mut slow, "").await.unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+    for stream in [&mut silent, &mut slow] {
+        let _ = timeout(DEADLINE, stream.read(&mut [0])).await.expect("it is closed");
+    }
+    // One that only waits between two requests is none of that.
+    request(&mut kept, "").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_of_its_answers_is_closed() {
+    let files = Files::new();
+    let server = files.serve(&["--write-timeout", "300ms", "--log", "info,portcullis=debug"]);
+    let mut deaf = connector(&PKI.a).connect(server.addr()).await.unwrap();
+    let requests = "GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    let is_closed = async { while deaf.write_all(requests.as_bytes()).await.is_ok() {} };
+    timeout(DEADLINE, is_closed).await.expect("it is closed");
+    server.wait_for_event("connection_closed", |event| event["reason"] == "slow_reader");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_its_age_a_connection_ends_between_two_requests() {
+    let files = Files::new();
+    let server = files.serve(&["--max-connection-age", "300ms"]);
+    let mut old = connector(&PKI.a).connect(server.addr()).await.unwrap();
+    request(&mut old, "").await.unwrap();
+    assert_eq!(timeout(DEADLINE, old.read(&mut [0])).await.unwrap().unwrap(), 0);
+    connector(&PKI.a).ask(server.addr()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_large_is_answered_431_and_a_smaller_one_200() {
+    let files = Files::new();
+    let server = files.serve(&["--max-head-size", "20KiB"]);
+    for (size, answer) in
+        [(18 << 10, "HTTP/1.1 200"), (22 << 10, "HTTP/1.1 431"), (100_000, "HTTP/1.1 431")]
+    {
+        let mut stream = connector(&PKI.a).connect(server.addr()).await.unwrap();
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: {}\r\n\r\n",
+            "x".repeat(size)
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut got)).await.expect("it ends");
+        assert!(got.starts_with(answer.as_bytes()), "{size}: {}", String::from_utf8_lossy(&got));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_say_nothing_keep_nobody_out() {
+    let files = Files::new();
+    let server = files.serve(&["--max-handshakes", "10", "--handshake-timeout", "1h"]);
+    let mut silent: Vec<_> = (0..50).map(|_| TcpStream::connect(server.addr()).unwrap()).collect();
+    let begun = Instant::now();
+    connector(&PKI.a).ask(server.addr()).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    // The oldest was put out first.
+    silent[0].set_read_timeout(Some(DEADLINE)).unwrap();
+    let _ = silent[0].read(&mut [0]).expect("it is closed");
+    server.wait_for_event("client_rejected", |event| event["reason"] == "too_many_handshakes");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn it_may_open_as_many_files_as_the_hard_limit_says() {
+    let files = Files::new();
+    let mut command = std::process::Command::new("sh");
+    let log = fs::File::create(files.path("log")).unwrap();
+    let program = Portcullis::command().get_program().to_owned();
+    command.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""]).arg(program).arg("serve");
+    command.args(files.args()).args(["--listen", "127.0.0.1:0"]).stderr(log);
+    let mut child = command.spawn().unwrap();
+    let log = || fs::read_to_string(files.path("log")).unwrap();
+    let is_there = wait_for(DEADLINE, || log().contains(" listening addr="));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_there, "{}", log());
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] = line.split_whitespace().skip(3).take(2).collect::<Vec<_>>()[..] else {
+        panic!("{line}")
+    };
+    assert_eq!(soft, hard);
+}
+
+#[test]
+fn a_text_log_names_the_event_and_its_fields() {
+    let files = Files::new();
+    let mut child = Portcullis::command()
+        .arg("serve")
+        .args(files.args())
+        .args(["--listen", "127.0.0.1:0"])
+        .stderr(fs::File::create(files.path("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let log = || fs::read_to_string(files.path("log")).unwrap();
+    let is_there = wait_for(DEADLINE, || log().contains(" listening addr=127.0.0.1:"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_there, "{}", log());
+    assert!(!log().contains('\u{1b}'), "no colours in a file: {}", log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_key_is_in_the_log() {
+    let files = Files::new();
+    // A key that has strayed into a place of certificates is read too, and is named.
+    files.write("trust/stray.pem", &PKI.b.key);
+    let server = files.serve(&["--log", "trace"]);
+    for protocol in ["http/1.1", "h2"] {
+        let speaking = connector(&PKI.a).speaking(protocol);
+        let _open = speaking.connect(server.addr()).await.unwrap();
+    }
+    connector(&PKI.a).ask(server.addr()).await.unwrap();
+    assert!(connector(&PKI.stranger).ask(server.addr()).await.is_err());
+    // One that does not match, then nothing at all.
+    for (text, event) in [(PKI.a.key.as_str(), "reload_failed"), ("", "reload_failed")] {
+        files.write("server.key", text);
+        server.signal("HUP");
+        server.wait_for_event(event, |_| true);
+    }
+    server.wait_for_event("client_rejected", |_| true);
+    let log = server.log();
+    assert!(log.contains("\"level\":\"TRACE\""), "{log}");
+    for key in [&PKI.server.key, &PKI.a.key, &PKI.b.key] {
+        let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let der = der.secret_der();
+        // In PKCS#8, the scalar of a P-256 key, or a prime of an RSA key.
+        let scalar = der.windows(2).position(|octets| octets == [4, 32]).map(|at| at + 2);
+        let at = if der.len() < 200 { scalar.unwrap() } else { der.len() * 2 / 3 };
+        let secret = &der[at..at + 12];
+        let hex: String = secret.iter().map(|octet| format!("{octet:02x}")).collect();
+        let list = format!("{secret:?}");
+        let list = list.trim_matches(['[', ']']).to_owned();
+        let base64 = key.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned);
+        for spelling in base64.chain([hex.to_uppercase(), hex, list]) {
+            assert!(!log.contains(&spelling), "{spelling}");
+        }
+    }
+}

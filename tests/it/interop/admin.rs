@@ -1,0 +1,234 @@
+//! What the operator sees, before what operators have: a browser and Prometheus.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+
+use crate::admin::site::{Files, Site, credential, params};
+use crate::support::pki::{Credential, PKI};
+use crate::support::{Finished, run};
+use rcgen::{DnType, KeyPair};
+use serde_json::Value;
+
+const MARKUP: &str = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>";
+
+/// One browser at a time: two cores have enough to do with it.
+static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// What a page has become when its scripts have run for 10 s of a clock that does not wait.
+fn browse(address: SocketAddr) -> String {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let profile = tempfile::tempdir().unwrap();
+    let mut chromium = Command::new("chromium");
+    chromium.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--virtual-time-budget=10000",
+        "--dump-dom",
+    ]);
+    chromium.arg(format!("--user-data-dir={}", profile.path().display()));
+    chromium.arg(format!("http://{address}/"));
+    let Finished { code, stdout, stderr } = run(&mut chromium, "");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("</html>"), "{stdout}\n{stderr}");
+    // Style and script are not what it has become.
+    let (_, body) = stdout.split_once("<body>").expect("a body");
+    let (body, _) = body.split_once("<script>").expect("a script");
+    let (head, _) = stdout.split_once("<style>").expect("a style");
+    format!("{head}{body}")
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium and promtool; run by .ci/run"]
+async fn the_page_shows_each_certificate_its_verdict_the_faults_and_the_refusals() {
+    let files = Files::new();
+    files.trust("old.pem", &PKI.expired.cert);
+    let site = files.serve(&[]);
+    assert!(site.ask(Some(&PKI.a)).await);
+    site.files.trust("broken.pem", "junk");
+    site.server.wait_for_event("reload_failed", |_| true);
+    assert!(!site.ask(Some(&PKI.stranger)).await);
+    site.until_refused(1);
+    let page = browse(site.admin);
+    let a = site.trusted("a.pem");
+    for part in [
+        "<title>ready · portcullis</title>",
+        a["file"].as_str().unwrap(),
+        a["fingerprint"].as_str().unwrap(),
+        ">in use<",
+        ">waiting for its first use<",
+        ">expired<",
+        "185 days left",
+        "broken.pem: there is no certificate in it",
+        ">unknown certificate<",
+        "CN=ApiGateway,L=Seattle,C=US",
+    ] {
+        assert!(page.contains(part), "{part}\n{page}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium and promtool; run by .ci/run"]
+async fn what_a_stranger_writes_into_a_subject_is_text_and_no_markup() {
+    let site = Site::new();
+    let key = KeyPair::generate().unwrap();
+    let mut hostile = params("", 1, 9);
+    hostile.distinguished_name.push(DnType::CommonName, MARKUP);
+    let cert = hostile.self_signed(&key).unwrap().pem();
+    let hostile = Credential { name: "hostile", cert, key: key.serialize_pem() };
+    assert!(!site.ask(Some(&hostile)).await);
+    site.until_refused(1);
+    let subject = site.status()["refusals"][0]["subject"].as_str().unwrap().to_owned();
+    assert!(subject.contains("img src=x") && subject.contains("onerror"), "{subject}");
+    let page = browse(site.admin);
+    assert!(page.contains("&lt;img src=x onerror="), "{page}");
+    is_unharmed(&page);
+}
+
+#[test]
+#[ignore = "needs Chromium and promtool; run by .ci/run"]
+fn nothing_that_the_status_says_is_ever_markup() {
+    let files = Files::new();
+    files.trust("soon.pem", &credential("soon", 10, 9).cert);
+    let site = files.serve(&[]);
+    let mut status = site.status();
+    status["refusals"] = serde_json::json!([{ "at": status["at"], "reason": "x", "peer": "x",
+        "fingerprint": "x", "subject": "x", "serial": "x", "not_before": status["at"],
+        "not_after": status["at"], "nearest": "x", "detail": "x", "remedy": "x" }]);
+    status["problems"] = serde_json::json!([{ "severity": "error", "file": "x", "line": 7,
+        "problem": "x", "remedy": "x" }]);
+    spoil(&mut status);
+    let page = browse(stand_in(&site, vec![status]));
+    assert!(page.matches("&lt;img src=x").count() > 20, "{page}");
+    is_unharmed(&page);
+}
+
+/// Every text but the dates becomes markup.
+fn spoil(value: &mut Value) {
+    match value {
+        Value::String(text) if !text.ends_with('Z') => *text = MARKUP.to_owned(),
+        Value::Array(values) => values.iter_mut().for_each(spoil),
+        Value::Object(values) => values.values_mut().for_each(spoil),
+        _ => {}
+    }
+}
+
+fn is_unharmed(page: &str) {
+    for markup in ["<img", "<b>bold", "owned</title>"] {
+        assert!(!page.contains(markup), "{markup}\n{page}");
+    }
+}
+
+#[test]
+#[ignore = "needs Chromium and promtool; run by .ci/run"]
+fn the_page_keeps_itself_current() {
+    let site = Site::new();
+    let before = site.status();
+    let mut after = before.clone();
+    after["generation"] = 4711.into();
+    after["trusted"].as_array_mut().unwrap().pop();
+    let page = browse(stand_in(&site, vec![before, after]));
+    assert!(page.contains("generation 4711"), "{page}");
+    assert!(page.contains("a.pem") && !page.contains("b.pem"), "{page}");
+}
+
+/// Serves the real page with its real headers, and these answers to `/status`, the last of them
+/// again and again.
+fn stand_in(site: &Site, statuses: Vec<Value>) -> SocketAddr {
+    let (_, head, page) = site.get("/");
+    let policy = head.lines().find(|line| line.starts_with("content-security-policy: "));
+    let policy = policy.expect("a policy").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (page, policy) = (page.clone(), policy.clone());
+            let (statuses, asked) = (statuses.clone(), Arc::clone(&asked));
+            thread::spawn(move || {
+                let answer = |path: &str| match path {
+                    "/" => (policy.as_str(), "text/html; charset=utf-8", page.clone()),
+                    "/status" => {
+                        let nth = asked.fetch_add(1, Ordering::Relaxed).min(statuses.len() - 1);
+                        ("x: x", "application/json", statuses[nth].to_string())
+                    }
+                    _ => ("x: x", "text/plain", String::new()),
+                };
+                let _ = answer_one(stream, answer);
+            });
+        }
+    });
+    address
+}
+
+fn answer_one<'a>(
+    mut stream: TcpStream,
+    answer: impl FnOnce(&str) -> (&'a str, &'a str, String),
+) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let (header, kind, body) = answer(first.split(' ').nth(1).unwrap_or_default());
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\n{header}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all((head + &body).as_bytes())
+}
+
+fn promtool(arguments: &[&str], input: &str) {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let finished = run(
+        Command::new("sh").current_dir(deploy).arg("-c").arg(
+            // promtool reads metrics from standard input, to its end.
+            format!("head -c {} | promtool {}", input.len(), arguments.join(" ")),
+        ),
+        input,
+    );
+    assert_eq!(finished.code, Some(0), "promtool {arguments:?}: {finished}");
+}
+
+#[test]
+#[ignore = "needs Chromium and promtool; run by .ci/run"]
+fn the_alert_rules_do_what_they_say() {
+    promtool(&["check", "rules", "portcullis.rules.yml"], "");
+    promtool(&["test", "rules", "portcullis.rules_test.yml"], "");
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium and promtool; run by .ci/run"]
+async fn prometheus_has_nothing_against_the_metrics() {
+    let site = Site::new();
+    assert!(site.ask(Some(&PKI.a)).await);
+    assert!(!site.ask(None).await);
+    let (_, _, metrics) = site.get("/metrics");
+    promtool(&["check", "metrics"], &metrics);
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium and promtool; run by .ci/run"]
+async fn the_alert_rules_name_metrics_that_there_are() {
+    let site = Site::new();
+    assert!(site.ask(Some(&PKI.a)).await);
+    let (_, _, metrics) = site.get("/metrics");
+    let rules = include_str!("../../../deploy/portcullis.rules.yml");
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = rules.split(|c| !is_name(c)).filter(|name| name.starts_with("portcullis_"));
+    let mut count = 0;
+    for name in words {
+        assert!(metrics.contains(&format!("# TYPE {name} ")), "{name}");
+        count += 1;
+    }
+    assert!(count > 10);
+}

@@ -1,0 +1,126 @@
+//! The library as an application uses it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use crate::support::DEADLINE;
+use crate::support::pki::PKI;
+use crate::support::tls::{BOTH, Client, Connector, Site};
+use axum::extract::Path;
+use axum::{Extension, Router, routing::get};
+use portcullis::admin::{Admin, Metrics};
+use portcullis::{ClientIdentity, PeerAddr};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+async fn get_path(connector: &Connector, address: SocketAddr, path: &str) -> String {
+    let mut stream = connector.connect(address).await.unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_axum_router_works_unchanged_and_knows_its_client() {
+    async fn who(
+        Extension(client): Extension<ClientIdentity>,
+        Extension(PeerAddr(peer)): Extension<PeerAddr>,
+        Path(name): Path<String>,
+    ) -> String {
+        let days =
+            |time: SystemTime| time.duration_since(SystemTime::now()).unwrap().as_secs() / 86400;
+        format!(
+            "{name} {} {} {} {} {} {}",
+            client.subject(),
+            client.file().file_name().unwrap().display(),
+            client.serial().len() <= 16,
+            days(client.not_after()),
+            client.anchor().is_none(),
+            peer.ip(),
+        )
+    }
+    let site = Site::new();
+    site.trust("a.pem", &PKI.a.cert);
+    let bound = site.config().trust(site.path("trust")).bind().unwrap();
+    let address = bound.local_addrs()[0];
+    let router = Router::new().route("/who/{name}", get(who));
+    let running = bound.serve(router);
+    let client = Client::from_pem(&PKI.a.cert, &PKI.a.key);
+    for version in BOTH {
+        let answer = get_path(&Connector::new(Some(&client), version), address, "/who/it").await;
+        let expected = "it CN=ApiGateway,L=Seattle,C=US a.pem true 184 true 127.0.0.1";
+        assert!(answer.ends_with(expected), "{answer}");
+    }
+    let missing = get_path(&Connector::new(Some(&client), BOTH[1]), address, "/nowhere").await;
+    assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
+
+    let handle = running.handle();
+    assert_eq!(handle.generation(), 1);
+    handle.stop();
+    let stopped = timeout(DEADLINE, running.stopped()).await.unwrap();
+    assert_eq!(stopped.connections_aborted, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_panics_costs_one_answer_and_one_connection() {
+    async fn boom() -> &'static str {
+        panic!("as it must")
+    }
+    let metrics = Metrics::install().unwrap();
+    let site = Site::new();
+    site.trust("a.pem", &PKI.a.cert);
+    let bound = site.config().trust(site.path("trust")).bind().unwrap();
+    let address = bound.local_addrs()[0];
+    let router = Router::new().route("/boom", get(boom)).route("/", get(async || "fine"));
+    let running = bound.serve(router);
+    let admin = Admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let operators = admin.local_addr();
+    tokio::spawn(admin.serve(running.handle(), metrics));
+    let connector = Connector::new(Some(&Client::from_pem(&PKI.a.cert, &PKI.a.key)), BOTH[1]);
+    let answer = get_path(&connector, address, "/boom").await;
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    let answer = get_path(&connector, address, "/").await;
+    assert!(answer.ends_with("fine"), "{answer}");
+    let mut stream = TcpStream::connect(operators).await.unwrap();
+    let head = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut text = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert!(text.contains("\nportcullis_service_panics_total 1\n"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handle_tells_what_is_wrong_and_waits_for_what_is_next() {
+    let site = Site::new();
+    site.trust("a.pem", &PKI.a.cert);
+    let bound = site.config().trust(site.path("trust")).bind().unwrap();
+    let running = bound.serve_hyper(portcullis::service::Hello::default());
+    let handle = running.handle();
+    handle.reload().await;
+    assert!(handle.problems().is_empty(), "{:?}", handle.problems());
+    site.trust("bad.pem", "nothing");
+    handle.reload().await;
+    assert_eq!(handle.problems()[0].file, site.path("trust/bad.pem"));
+    site.trust("b.pem", &PKI.b.cert);
+    assert_eq!(timeout(DEADLINE, handle.generation_after(1)).await, Ok(2));
+    handle.abort();
+    timeout(Duration::from_secs(5), running.stopped()).await.unwrap();
+    // Nobody reads files any more, and nobody waits for it.
+    timeout(DEADLINE, handle.reload()).await.unwrap();
+}
+
+/// What an application's own tests do.
+#[cfg(feature = "test-util")]
+#[test]
+fn an_identity_for_tests_is_as_one_that_was_verified() {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    let der = CertificateDer::from_pem_slice(PKI.a.cert.as_bytes()).unwrap();
+    let identity = ClientIdentity::for_test(der.to_vec(), "trust/a.pem").unwrap();
+    assert_eq!(identity.der(), &*der);
+    assert_eq!(identity.fingerprint().to_string().len(), 64);
+    assert!(ClientIdentity::for_test(*b"nothing", "x").is_err());
+}

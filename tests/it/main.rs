@@ -1,0 +1,29 @@
+//! The tests of the library and of the binary from outside, in one crate so that `support` compiles
+//! once. Tests that change the whole process or the user's limits stand alone beside it.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail"
+)]
+
+mod admin;
+mod admission;
+mod binary;
+mod fire;
+mod genuine;
+mod interop;
+mod library;
+mod model;
+mod parking;
+mod proxy;
+mod proxy_cli;
+mod proxy_protocol;
+mod proxy_smuggling;
+mod reload;
+#[cfg(target_os = "linux")]
+mod sandbox;
+mod support;
+mod systemd;

@@ -1,0 +1,268 @@
+//! What happens when either side fails, and what bounds there are.
+
+use super::*;
+
+#[tokio::test]
+async fn failures_of_the_application_are_told_apart() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = url(&nobody);
+    drop(nobody);
+    let short = Duration::from_millis(50);
+    let answer = Front::of(Proxy::new(upstream.clone()).connect_timeout(short)).get("/", "").await;
+    assert_eq!(status(&answer), 502);
+    let told = problem(&answer);
+    assert!(!answer.contains(&upstream.to_string()[7..]), "nothing internal: {told}");
+
+    let app = App::start(|_, _| Reply::Close).await;
+    let answer = Front::before(&app).get("/", "").await;
+    assert_eq!((status(&answer), &problem(&answer)["title"]), (502, &"Bad Gateway".into()));
+    assert_eq!(app.record().requests.len(), 1, "a new connection is no reason to try again");
+
+    let app = App::start(|_, _| Reply::Hang).await;
+    let answer = Front::of(Proxy::new(app.upstream()).timeout(short)).get("/", "").await;
+    assert_eq!((status(&answer), &problem(&answer)["title"]), (504, &"Gateway Timeout".into()));
+    app.until("cancelled", |record| record.open == 0).await;
+
+    let app = App::start(|_, _| Reply::text("HTTP/1.1 200 OK\r\nContent-Le")).await;
+    let answer = Front::of(Proxy::new(app.upstream()).timeout(short)).get("/", "").await;
+    assert_eq!(status(&answer), 504, "half a head is none: {answer}");
+}
+
+#[tokio::test]
+async fn an_application_that_accepts_nothing_is_a_timeout() {
+    // One that listens and whose queue is full answers no handshake.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let mut queued = Vec::new();
+    while let Ok(Ok(stream)) = timeout(
+        Duration::from_millis(100),
+        tokio::net::TcpStream::connect(listener.local_addr().unwrap()),
+    )
+    .await
+    {
+        queued.push(stream);
+    }
+    let proxy = Proxy::new(url(&listener)).connect_timeout(Duration::from_millis(100));
+    let answer = Front::of(proxy).get("/", "").await;
+    assert_eq!(status(&answer), 504, "{answer}");
+}
+
+/// An application whose first connection ends, once it has answered one request, when the next one
+/// has reached it.
+async fn ending_on_the_second_request() -> App {
+    App::start(|_, at| if at == 1 { Reply::Close } else { Reply::ok() }).await
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_only_where_that_is_safe() {
+    for (request, outcome, requests) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200, 3),
+        ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", 200, 3),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 200, 3),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 502, 2),
+        ("POST / HTTP/1.1\r\nHost: a\r\n\r\n", 502, 2),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 502, 2),
+        ("PATCH / HTTP/1.1\r\nHost: a\r\n\r\n", 502, 2),
+    ] {
+        let app = ending_on_the_second_request().await;
+        let front = Front::before(&app);
+        let mut tls = front.connect().await;
+        send(&mut tls, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        read_until(&mut tls, "ok").await;
+        send(&mut tls, request).await;
+        let head = read_until(&mut tls, "\r\n\r\n").await;
+        assert_eq!(status(&head), outcome, "{request}");
+        assert_eq!(app.record().requests.len(), requests, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_once() {
+    let app = App::start(|_, at| if at == 0 { Reply::ok() } else { Reply::Close }).await;
+    let front = Front::before(&app);
+    let mut tls = front.connect().await;
+    send(&mut tls, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    read_until(&mut tls, "ok").await;
+    send(&mut tls, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(status(&read_until(&mut tls, "\r\n\r\n").await), 502);
+    assert_eq!(app.record().requests.len(), 3);
+}
+
+#[tokio::test]
+async fn a_request_is_not_sent_again_once_an_answer_has_begun() {
+    let app = App::start(|_, at| match at {
+        0 => Reply::ok(),
+        _ => Reply::SendAndClose(b"HTTP/1.1 2".to_vec()),
+    })
+    .await;
+    let front = Front::before(&app);
+    let mut tls = front.connect().await;
+    send(&mut tls, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    read_until(&mut tls, "ok").await;
+    send(&mut tls, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(status(&read_until(&mut tls, "\r\n\r\n").await), 502);
+    assert_eq!(app.record().requests.len(), 2);
+}
+
+#[tokio::test]
+async fn a_post_does_not_meet_a_connection_that_has_ended() {
+    // The application ends each connection right after its answer, and says nothing of it.
+    let app = App::start(|_, _| {
+        Reply::SendAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
+    })
+    .await;
+    let front = Front::before(&app);
+    let mut tls = front.connect().await;
+    for number in 1..=50 {
+        send(&mut tls, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").await;
+        let head = read_until(&mut tls, "ok").await;
+        assert_eq!(status(&head), 200, "{number}: {head}");
+        app.until("ended", |record| record.open == 0).await;
+    }
+    assert_eq!(app.record().whole().len(), 50, "none was sent twice");
+}
+
+#[tokio::test]
+async fn an_application_that_is_started_anew_loses_no_request_that_it_did_not_hold() {
+    let app = App::start(|_, _| Reply::ok()).await;
+    let (address, front) = (app.address, Front::before(&app));
+    let mut tls = front.connect().await;
+    send(&mut tls, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").await;
+    read_until(&mut tls, "ok").await;
+    app.kill().await;
+    // It comes while nobody listens.
+    send(&mut tls, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").await;
+    while is_silent(&mut tls).await && front.handle.connections() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    let app = App::at(socket.listen(16).unwrap(), |_, _| Reply::ok());
+    let answer = read_until(&mut tls, "ok").await;
+    assert_eq!(status(&answer), 200);
+    assert_eq!(app.record().whole().len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_its_request() {
+    for reply in [Reply::Hang, Reply::text("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")] {
+        let app = App::start(move |_, _| reply.clone()).await;
+        let front = Front::before(&app);
+        let mut tls = front.connect().await;
+        send(&mut tls, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        app.until("asked", |record| record.whole().len() == 1).await;
+        drop(tls);
+        app.until("cancelled", |record| record.open == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_are_reused_and_end_when_idle() {
+    let app = App::start(|_, _| Reply::ok()).await;
+    let front = Front::of(Proxy::new(app.upstream()).idle_timeout(Duration::from_millis(300)));
+    for _ in 0..3 {
+        assert_eq!(status(&front.get("/", "").await), 200);
+    }
+    assert_eq!(app.record().connections, 1);
+    app.until("idle", |record| record.open == 0).await;
+    assert_eq!(status(&front.get("/", "").await), 200);
+    assert_eq!(app.record().connections, 2);
+
+    // Where none is kept, each request has its own.
+    let front = Front::of(Proxy::new(app.upstream()).idle_timeout(Duration::ZERO));
+    for _ in 0..2 {
+        assert_eq!(status(&front.get("/", "").await), 200);
+    }
+    assert_eq!(app.record().connections, 4);
+}
+
+#[tokio::test]
+async fn there_are_no_more_connections_than_allowed_and_the_queue_is_bounded() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let front = Front::of(Proxy::new(url(&listener)).max_connections(2).queue(1));
+    let ask = async |tls: &mut crate::support::proxy::Tls| {
+        send(tls, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    };
+    let (mut first, mut second, mut third, mut fourth) = (
+        front.connect().await,
+        front.connect().await,
+        front.connect().await,
+        front.connect().await,
+    );
+    ask(&mut first).await;
+    let (mut app, _) = listener.accept().await.unwrap();
+    ask(&mut second).await;
+    let _other = listener.accept().await.unwrap();
+    // One of these waits, the other is past the queue: whichever comes last.
+    ask(&mut third).await;
+    ask(&mut fourth).await;
+    let (refused, queued) = tokio::select! {
+        head = read_until(&mut third, "\r\n\r\n") => (head, &mut fourth),
+        head = read_until(&mut fourth, "\r\n\r\n") => (head, &mut third),
+    };
+    assert_eq!(status(&refused), 503, "{refused}");
+    use tokio::io::AsyncWriteExt as _;
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    app.write_all(answer).await.unwrap();
+    read_until(&mut first, "ok").await;
+    app.write_all(answer).await.unwrap();
+    assert_eq!(status(&read_until(queued, "ok").await), 200, "by the connection that became free");
+}
+
+#[tokio::test]
+async fn who_waits_too_long_in_the_queue_is_told_so() {
+    let app = App::start(|_, _| Reply::Hang).await;
+    let proxy = Proxy::new(app.upstream()).max_connections(1).timeout(Duration::from_millis(200));
+    let front = Front::of(proxy);
+    let (one, other) = tokio::join!(front.get("/", ""), front.get("/", ""));
+    assert_eq!((status(&one), status(&other)), (504, 504));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_go_on_with_its_body_is_told_so() {
+    let app = App::start(|_, _| Reply::ok()).await;
+    let front = Front::of(Proxy::new(app.upstream()).timeout(Duration::from_millis(200)));
+    let answer = front.exchange("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab").await;
+    assert_eq!(status(&answer), 408, "{answer}");
+    let record = app.until("ended", |record| record.open == 0).await;
+    assert!(record.whole().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_is_an_answer() {
+    let early = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+    let app = App::start(move |_, _| Reply::Early(early.into())).await;
+    let front = Front::before(&app);
+    let mut tls = front.connect().await;
+    send(&mut tls, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;
+    let answer = read_until(&mut tls, "no").await;
+    assert_eq!(status(&answer), 403);
+    app.until("ended", |record| record.open == 0).await;
+}
+
+#[tokio::test]
+async fn where_an_answer_comes_before_the_whole_request_the_client_hears_that_the_connection_ends()
+{
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    for (sent, end, is_last) in [("", "\r\n\r\n", true), ("body", "\r\n\r\nbody", false)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let front = Front::of(Proxy::new(url(&listener)));
+        let app = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(end.as_bytes()) {
+                stream.read_buf(&mut seen).await.unwrap();
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await.unwrap();
+            stream
+        });
+        let mut tls = front.connect().await;
+        send(&mut tls, format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n{sent}"))
+            .await;
+        let answer = read_until(&mut tls, "early").await.to_lowercase();
+        assert_eq!(answer.contains("connection: close"), is_last, "{sent:?}: {answer}");
+        app.await.unwrap();
+    }
+}

@@ -1,0 +1,129 @@
+//! What the process can read once it runs. Where the kernel has no Landlock, there is nothing to
+//! try but that it says so.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+
+use crate::support::pki::PKI;
+use crate::support::tls::{Site, connector, put};
+use crate::support::{DEADLINE, Portcullis, wait_for};
+
+/// Starts it in its sandbox; `None` where this kernel has none.
+fn serve(site: &Site) -> Option<Portcullis> {
+    let server = Portcullis::serve(site.flags(&[]));
+    let has_none = server.log().contains("not_sandboxed");
+    if !has_none {
+        server.wait_for_event("sandboxed", |_| true);
+    }
+    (!has_none).then_some(server)
+}
+
+fn outside() -> (tempfile::TempDir, PathBuf) {
+    let outside = tempfile::tempdir().unwrap();
+    put(outside.path(), "b.pem", &PKI.b.cert);
+    let file = outside.path().join("b.pem");
+    (outside, file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_leads_outside_later_is_a_named_fault_and_not_without_the_sandbox() {
+    let site = Site::new();
+    let (_outside, file) = outside();
+    let Some(server) = serve(&site) else { return };
+    symlink(&file, site.path("trust/b.pem")).unwrap();
+    let fault = server.wait_for_event("reload_failed", |_| true);
+    assert!(fault["file"].as_str().unwrap().ends_with("trust/b.pem"), "{fault}");
+    assert!(fault["problem"].as_str().unwrap().contains("Permission denied"), "{fault}");
+    assert!(fault["remedy"].as_str().unwrap().contains("--no-sandbox"), "{fault}");
+    connector(&PKI.a).ask(server.addr()).await.expect("the others' certificates stay");
+    assert!(connector(&PKI.b).ask(server.addr()).await.is_err());
+    drop(server);
+
+    // A link that was there at start is followed, and so are its changes of content.
+    let server = serve(&site).unwrap();
+    connector(&PKI.b).ask(server.addr()).await.unwrap();
+    put(file.parent().unwrap(), "b.pem", &PKI.stranger.cert);
+    server.wait_for_event("trust_reloaded", |_| true);
+    connector(&PKI.stranger).ask(server.addr()).await.unwrap();
+    drop(server);
+
+    fs::remove_file(site.path("trust/b.pem")).unwrap();
+    let server = Portcullis::serve(site.flags(&["--no-sandbox"]));
+    symlink(&file, site.path("trust/b.pem")).unwrap();
+    server.wait_for_event("trust_reloaded", |_| true);
+    connector(&PKI.stranger).ask(server.addr()).await.unwrap();
+    server.wait_for_event("not_sandboxed", |event| event["why"] == "--no-sandbox");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_sandbox_a_directory_made_again_and_a_renewed_server_certificate_are_seen() {
+    let site = Site::new();
+    let Some(server) = serve(&site) else { return };
+    fs::remove_dir_all(site.path("trust")).unwrap();
+    server.wait_for_event("reload_failed", |_| true);
+    fs::create_dir(site.path("trust")).unwrap();
+    site.trust("b.pem", &PKI.b.cert);
+    server.wait_for_event("trust_reloaded", |event| {
+        event["added"].as_str().unwrap().contains("b.pem")
+    });
+    connector(&PKI.b).ask(server.addr()).await.unwrap();
+
+    let renewed = crate::support::pki::another_server();
+    put(site.dir.path(), "server.pem", &renewed.cert);
+    put(site.dir.path(), "server.key", &renewed.key);
+    server.wait_for_event("server_certificate_changed", |_| true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_sandbox_a_link_that_changes_beside_itself_is_followed() {
+    let site = Site::new();
+    for release in ["one", "two"] {
+        fs::create_dir_all(site.path(release).join("trust")).unwrap();
+    }
+    put(&site.path("one/trust"), "a.pem", &PKI.a.cert);
+    put(&site.path("two/trust"), "b.pem", &PKI.b.cert);
+    symlink("one", site.path("current")).unwrap();
+    let mut args = site.flags(&[]);
+    let trust = site.path("current/trust").into_os_string().into_string().unwrap();
+    *args.last_mut().unwrap() = trust;
+    let server = Portcullis::serve(args);
+    symlink("two", site.path("next")).unwrap();
+    fs::rename(site.path("next"), site.path("current")).unwrap();
+    server.wait_for_event("trust_reloaded", |_| true);
+    connector(&PKI.b).ask(server.addr()).await.unwrap();
+}
+
+#[test]
+fn a_key_that_others_can_read_is_said() {
+    let site = Site::new();
+    let mode = |mode| {
+        fs::set_permissions(site.path("server.key"), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o640);
+    let server = Portcullis::serve(site.flags(&[]));
+    assert!(!server.log().contains("trust_file_warning"), "{}", server.log());
+    mode(0o644);
+    server.signal("HUP");
+    let warning = server.wait_for_event("trust_file_warning", |_| true);
+    assert!(warning["file"].as_str().unwrap().ends_with("server.key"), "{warning}");
+    assert!(warning["problem"].as_str().unwrap().contains("0644"), "{warning}");
+    assert!(warning["remedy"].as_str().unwrap().contains("chmod"), "{warning}");
+}
+
+#[test]
+fn no_core_dump_holds_the_memory() {
+    let site = Site::new();
+    let server = Portcullis::serve(site.flags(&[]));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+}
+
+#[test]
+fn what_it_may_do_is_said_once() {
+    let site = Site::new();
+    let server = Portcullis::serve(site.flags(&[]));
+    let said = || server.log().matches("sandboxed\"").count();
+    assert!(wait_for(DEADLINE, || said() == 1), "{}", server.log());
+}

@@ -1,0 +1,168 @@
+//! What systemd would do: pass a socket, and listen to what it is told.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::support::pki::PKI;
+use crate::support::tls::{Site, connector, request};
+use crate::support::{DEADLINE, Portcullis, wait_for};
+
+/// A server that trusts A, and that listens where it is told elsewhere.
+fn args(site: &Site) -> Vec<String> {
+    let mut args = vec!["serve".to_owned()];
+    args.extend(site.flags(&["--log-format", "json"]));
+    args
+}
+
+/// Starts the server with this socket as its descriptor 3, as systemd does.
+fn activate(listener: &TcpListener, site: &Site, more: &[&str]) -> Portcullis {
+    let socket: OwnedFd = listener.as_fd().try_clone_to_owned().unwrap();
+    let mut command = Command::new("sh");
+    // The socket comes as its standard input; the process that is told is the one that runs.
+    let launch = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
+    command.args(["-c", launch]).arg(Portcullis::command().get_program());
+    command.args(args(site)).args(more).stdin(socket);
+    Portcullis::start(&mut command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_was_passed_is_listened_at_unless_a_flag_says_where() {
+    let site = Site::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = activate(&listener, &site, &[]);
+    assert_eq!(server.addr(), address);
+    connector(&PKI.a).ask(address).await.unwrap();
+    let other = activate(&listener, &site, &["--listen", "127.0.0.1:0"]);
+    assert_ne!(other.addr(), address);
+    connector(&PKI.a).ask(other.addr()).await.unwrap();
+}
+
+#[test]
+fn a_descriptor_that_is_no_socket_is_named() {
+    let site = Site::new();
+    let mut command = Command::new("sh");
+    let launch = "exec 3</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
+    command.args(["-c", launch]).arg(Portcullis::command().get_program()).args(args(&site));
+    let finished = crate::support::run(&mut command, "");
+    assert_eq!(finished.code, Some(1), "{finished}");
+    assert!(finished.stderr.contains("fd 3 is not a socket"), "{finished}");
+}
+
+/// Clients that ask without a pause, some on a connection of their own each time and some on one
+/// that they keep for as long as it is offered.
+struct Load {
+    ends: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    clients: Vec<tokio::task::JoinHandle<std::io::Result<()>>>,
+}
+
+impl Load {
+    fn on(address: SocketAddr) -> Self {
+        let (ends, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let clients = (0..6).map(|number| {
+            let (ends, answered) = (Arc::clone(&ends), Arc::clone(&answered));
+            tokio::spawn(async move {
+                let connector = connector(&PKI.a);
+                while !ends.load(Ordering::Relaxed) {
+                    if number % 2 == 0 {
+                        connector.ask(address).await?;
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    let mut stream = connector.connect(address).await?;
+                    while !ends.load(Ordering::Relaxed) {
+                        let answer = request(&mut stream, "").await?;
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        if answer.to_lowercase().contains("\r\nconnection: close\r\n") {
+                            break;
+                        }
+                    }
+                }
+                Ok(())
+            })
+        });
+        Self { clients: clients.collect(), ends, answered }
+    }
+
+    /// Waits until so many more were answered.
+    fn goes_on(&self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        let went_on = wait_for(DEADLINE, || self.answered.load(Ordering::Relaxed) >= before + 30);
+        assert!(went_on, "nobody is answered");
+    }
+
+    async fn end(self) {
+        self.ends.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.await.unwrap().expect("no request is lost");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_hands_the_socket_to_the_next_and_no_request_is_lost() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let delay = ["--shutdown-delay", "500ms"];
+    let site = Site::new();
+    let mut old = activate(&listener, &site, &delay);
+    let load = Load::on(address);
+    for _ in 0..3 {
+        load.goes_on();
+        let new = activate(&listener, &site, &delay);
+        assert_eq!(std::mem::replace(&mut old, new).terminate(), Some(0));
+        load.goes_on();
+    }
+    load.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_may_also_come_when_the_one_before_has_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let site = Site::new();
+    let old = activate(&listener, &site, &["--shutdown-delay", "200ms"]);
+    let load = Load::on(address);
+    load.goes_on();
+    assert_eq!(old.terminate(), Some(0));
+    let _new = activate(&listener, &site, &[]);
+    load.goes_on();
+    load.end().await;
+}
+
+#[test]
+fn the_service_manager_is_told_how_far_it_is() {
+    let site = Site::new();
+    let manager = UnixDatagram::bind(site.path("notify")).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let told = || {
+        let mut message = [0; 256];
+        let length = manager.recv(&mut message).expect("a message");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let mut command = Portcullis::command();
+    command.args(args(&site)).args(["--listen", "127.0.0.1:0"]);
+    let server = Portcullis::start(command.env("NOTIFY_SOCKET", site.path("notify")));
+    assert_eq!(told(), "READY=1\n");
+    server.signal("HUP");
+    let reloading = told();
+    let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_default();
+    assert!(time.trim_end().parse::<u64>().is_ok(), "{reloading}");
+    assert_eq!(told(), "READY=1\n");
+    assert_eq!(server.terminate(), Some(0));
+    assert_eq!(told(), "STOPPING=1\n");
+
+    // A manager that has gone is no reason not to serve.
+    fs::remove_file(site.path("notify")).unwrap();
+    let mut command = Portcullis::command();
+    command.args(args(&site)).args(["--listen", "127.0.0.1:0"]);
+    let server = Portcullis::start(command.env("NOTIFY_SOCKET", site.path("notify")));
+    server.wait_for_event("notify_failed", |_| true);
+    assert_eq!(server.terminate(), Some(0));
+}
