@@ -282,4 +282,6 @@ pub use server::{
     Running, ServerCertificate, Snapshot, StartError, Stopped, TrustedCertificate,
 };
 pub use trust::pem::PemErrorKind;
-pub use trust::{ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, Usage};
+pub use trust::{
+    Assessment, ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, State, Urgency, Usage,
+};

@@ -4,6 +4,7 @@
 //! nothing is waited for. The store of one generation never changes; [`TrustStore::admit`] is the
 //! one place in which it is decided whether a certificate gets in.
 
+mod assessment;
 mod certificate;
 mod identity;
 mod nearest;
@@ -13,6 +14,8 @@ mod store;
 mod usage;
 mod verifier;
 
+pub use assessment::{Assessment, State, Urgency};
+pub(crate) use assessment::{assess, assess_server, days_left};
 pub use certificate::{Certificate, Fingerprint, KeyKind, Summary};
 pub(crate) use certificate::{rfc3339, system_time, unix_time};
 pub use identity::ClientIdentity;

@@ -93,7 +93,7 @@ impl TrustStore {
             let certificate = &loaded.certificate;
             let key = (loaded.role, certificate.summary().fingerprint);
             let known = before.and_then(|before| before.counts.get(&key)).cloned();
-            let counts = known.unwrap_or_default();
+            let counts = known.unwrap_or_else(|| Arc::new(UsageCounters::new(before.is_none())));
             match loaded.role {
                 Role::Pin => {
                     if store.pins.contains_key(certificate.der().as_ref()) {

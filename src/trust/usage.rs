@@ -20,8 +20,12 @@ pub struct Usage {
     pub connections: u64,
     /// When it was first used.
     pub first_seen: Option<SystemTime>,
-    /// When it was last used.
+    /// When it was last used: a handshake or a request.
     pub last_seen: Option<SystemTime>,
+    /// When it last had a request.
+    pub last_request: Option<SystemTime>,
+    /// Whether it has been trusted since the server started.
+    pub since_start: bool,
 }
 
 /// The same, while it is being counted. Carried over from generation to generation while the
@@ -34,31 +38,31 @@ pub(crate) struct UsageCounters {
     /// In seconds since 1970; 0 for never.
     first_seen: AtomicU64,
     last_seen: AtomicU64,
+    last_request: AtomicU64,
+    since_start: bool,
 }
 
 impl UsageCounters {
+    pub(crate) fn new(since_start: bool) -> Self {
+        Self { since_start, ..Self::default() }
+    }
+
     pub(crate) fn connected(&self, now: UnixTime) {
         self.handshakes.fetch_add(1, Relaxed);
         self.connections.fetch_add(1, Relaxed);
         // Only the first one finds it empty.
         let _ = self.first_seen.compare_exchange(0, now.as_secs(), Relaxed, Relaxed);
-        self.seen(now);
+        store_second(&self.last_seen, now);
     }
 
     pub(crate) fn requested(&self, now: UnixTime) {
         self.requests.fetch_add(1, Relaxed);
-        self.seen(now);
+        store_second(&self.last_request, now);
+        store_second(&self.last_seen, now);
     }
 
     pub(crate) fn left(&self) {
         self.connections.fetch_sub(1, Relaxed);
-    }
-
-    fn seen(&self, now: UnixTime) {
-        // Once a second is enough: the other processors keep their copy in between.
-        if self.last_seen.load(Relaxed) != now.as_secs() {
-            self.last_seen.store(now.as_secs(), Relaxed);
-        }
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -74,7 +78,16 @@ impl UsageCounters {
             connections: self.connections.load(Relaxed),
             first_seen: time(&self.first_seen),
             last_seen: time(&self.last_seen),
+            last_request: time(&self.last_request),
+            since_start: self.since_start,
         }
+    }
+}
+
+/// Once a second is enough: the other processors keep their copy in between.
+fn store_second(time: &AtomicU64, now: UnixTime) {
+    if time.load(Relaxed) != now.as_secs() {
+        time.store(now.as_secs(), Relaxed);
     }
 }
 
