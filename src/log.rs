@@ -194,11 +194,11 @@ mod tests {
     #[test]
     fn a_json_line_is_one_object_whatever_is_in_it() {
         let line = written(Lines::Json, || {
-            tracing::info!(subject = HOSTILE, n = 7, share = 0.5, is = true, gone = Option::<u8>::None, d = ?HOSTILE, "client_rejected");
+            tracing::info!(subject = HOSTILE, n = 7, share = 0.5, is = true, gone = Option::<u8>::None, d = ?HOSTILE, "refused");
         });
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line.matches('\n').count(), 1, "{line}");
-        assert_eq!(value["message"], "client_rejected");
+        assert_eq!(value["message"], "refused");
         assert_eq!(value["subject"], HOSTILE);
         assert_eq!((&value["n"], &value["share"]), (&7.into(), &0.5.into()));
         assert_eq!(value["is"], true);
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_text_line_is_one_line_whose_words_are_what_they_seem() {
         let line = written(Lines::Text { colours: false }, || {
-            tracing::warn!(subject = HOSTILE, reason = "expired", empty = "", "client_rejected");
+            tracing::warn!(subject = HOSTILE, reason = "expired", empty = "", "refused");
         });
         assert!(line.contains(" WARN refused subject=\"CN="), "{line}");
         assert!(line.contains(" reason=expired empty=\"\" "), "{line}");
