@@ -283,5 +283,6 @@ pub use server::{
 };
 pub use trust::pem::PemErrorKind;
 pub use trust::{
-    Assessment, ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, State, Urgency, Usage,
+    ApiUsage, Assessment, ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, State,
+    Urgency, Usage,
 };

@@ -6,11 +6,12 @@
 //! | field | what it says |
 //! |---|---|
 //! | `version`, `portcullis` | of this format, and of the program |
+//! | `instance` | of the process: 32 hex digits, random, another after a restart |
 //! | `at`, `since` | now, and since when it has served |
 //! | `ready`, `not_ready` | whether it should get traffic, and why not |
 //! | `generation`, `connections` | the trust generation in force, connections let in now |
 //! | `server` | its own certificate: `file`, `fingerprint`, `subject`, `not_before`, `not_after`, `days_left`, `life_left` (0 to 1), `state`, `verdict` |
-//! | `trusted[]` | each trusted certificate: the same, and `role` (`pin`, `anchor`), `serial`, `key`, `has_successor`, `first_seen`, `last_seen`, `handshakes`, `requests`, `connections` (since it was loaded) |
+//! | `trusted[]` | each trusted certificate: the same, and `role` (`pin`, `anchor`), `serial`, `key`, `has_successor`, `first_seen`, `last_seen`, `handshakes`, `requests`, `connections` (since it was loaded), `apis` (for each id in `x-amzn-apigateway-api-id`, of up to 100: `requests`, `last_seen`) |
 //! | `reload` | `last_successful`, `last_success`, `succeeded`, `failed`, `files_failed` |
 //! | `findings[]` | what is wrong or odd with the files now: `severity` (`fault`, `warning`), `file`, `line`, `problem`, `remedy` |
 //! | `handshakes` | `accepted`, and `refused` by reason |
@@ -20,6 +21,7 @@
 //! `renew`, `not_yet_valid` and `expired`; `verdict` is the same in words.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -27,15 +29,25 @@ use serde::Serialize;
 use super::verdict::Verdict;
 use crate::trust::{rfc3339, unix_time};
 use crate::{
-    Problem, RejectedClient, ReloadState, ServerCertificate, Severity, Snapshot, TrustedCertificate,
+    ApiUsage, Problem, RejectedClient, ReloadState, ServerCertificate, Severity, Snapshot,
+    TrustedCertificate,
 };
 
 const VERSION: u32 = 1;
+
+/// Tells one process from the next: whoever compares counters must know when they began again.
+static INSTANCE: LazyLock<String> = LazyLock::new(|| {
+    let mut bytes = [0; 16];
+    // Where the system has no random numbers, the process could not have served TLS.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+});
 
 #[derive(Serialize)]
 struct Status<'a> {
     version: u32,
     portcullis: &'static str,
+    instance: &'static str,
     at: String,
     since: String,
     ready: bool,
@@ -76,6 +88,13 @@ struct Trusted<'a> {
     handshakes: u64,
     requests: u64,
     connections: u64,
+    apis: BTreeMap<&'a str, Api>,
+}
+
+#[derive(Serialize)]
+struct Api {
+    requests: u64,
+    last_seen: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -127,6 +146,7 @@ pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&Status {
         version: VERSION,
         portcullis: env!("CARGO_PKG_VERSION"),
+        instance: &INSTANCE,
         at: text(now),
         since: text(snapshot.since),
         ready: snapshot.not_ready.is_none(),
@@ -199,7 +219,14 @@ impl<'a> Trusted<'a> {
             handshakes: usage.handshakes,
             requests: usage.requests,
             connections: usage.connections,
+            apis: trusted.apis.iter().map(|(id, usage)| (id.as_str(), Api::new(*usage))).collect(),
         }
+    }
+}
+
+impl Api {
+    fn new(usage: ApiUsage) -> Self {
+        Self { requests: usage.requests, last_seen: usage.last_seen.map(text) }
     }
 }
 

@@ -163,6 +163,7 @@ mod tests {
             not_after: now() + ends_in,
             has_successor,
             usage: Usage::default(),
+            apis: Default::default(),
         }
     }
 

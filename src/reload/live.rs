@@ -11,7 +11,9 @@ use crate::clock::{self, Clock};
 use crate::reload::generation::Generation;
 use crate::reload::problem::Problem;
 use crate::reload::state::{ReloadState, Removed};
-use crate::trust::{ClientIdentity, Loaded, Nearest, Origin, Presented, TrustStore, VerifyError};
+use crate::trust::{
+    ClientIdentity, ConnectionApi, Loaded, Nearest, Origin, Presented, TrustStore, VerifyError,
+};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 /// The newest generation, and the connections that were let in by it and those before it.
@@ -43,6 +45,7 @@ struct ScanResults {
 #[derive(Debug)]
 struct State {
     identity: ClientIdentity,
+    api: ConnectionApi,
     /// When its certificate is out, in seconds since 1970.
     until: AtomicU64,
     is_out: AtomicBool,
@@ -99,6 +102,7 @@ impl Current {
                 self.first_chain_end.fetch_min(end, Ordering::Relaxed);
             }
             let state = Arc::new(State {
+                api: ConnectionApi::new(),
                 until: AtomicU64::new(identity.validity().not_after.as_secs()),
                 identity,
                 is_out: AtomicBool::new(false),
@@ -239,11 +243,15 @@ impl Admission {
     }
 
     /// The same for a request, which is counted if it is.
-    pub(crate) fn admit_request(&self) -> bool {
+    pub(crate) fn admit_request(&self, api_id: Option<&[u8]>) -> bool {
         let now = clock::unix_now(self.current.clock.as_ref());
         let is_in = self.is_in_at(now);
         if is_in {
-            self.state.identity.counts().requested(now);
+            let counts = self.state.identity.counts();
+            counts.requested(now);
+            if let Some(id) = api_id {
+                counts.requested_by_api(id, &self.state.api, now);
+            }
         }
         is_in
     }

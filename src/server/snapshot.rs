@@ -1,5 +1,6 @@
 //! What an operator may ask a running server: its state at one moment.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -7,7 +8,7 @@ use crate::reload::{Problem, ReloadState};
 use crate::server::Handle;
 use crate::server::meters::Handshakes;
 use crate::server::rejections::RejectedClient;
-use crate::trust::{Fingerprint, Loaded, Role, Summary, Usage, system_time, unix_time};
+use crate::trust::{ApiUsage, Fingerprint, Loaded, Role, Summary, Usage, system_time, unix_time};
 
 /// The state of a running server at one moment.
 #[derive(Clone, Debug)]
@@ -107,6 +108,8 @@ pub struct TrustedCertificate {
     pub has_successor: bool,
     /// What has been seen of it.
     pub usage: Usage,
+    /// The part of each API, by the id in `x-amzn-apigateway-api-id`, of up to 100.
+    pub apis: BTreeMap<String, ApiUsage>,
 }
 
 impl Handle {
@@ -163,6 +166,7 @@ impl Handle {
         };
         let trusted = store.certificates().iter().map(|loaded| {
             let summary = loaded.certificate.summary();
+            let counts = store.counts(loaded.role, summary.fingerprint);
             TrustedCertificate {
                 role: loaded.role,
                 file: loaded.file.to_path_buf(),
@@ -173,7 +177,8 @@ impl Handle {
                 not_before: system_time(summary.validity.not_before),
                 not_after: system_time(summary.validity.not_after),
                 has_successor: has_successor(loaded),
-                usage: store.counts(loaded.role, summary.fingerprint).usage(),
+                usage: counts.usage(),
+                apis: counts.apis(),
             }
         });
         trusted.collect()

@@ -25,7 +25,8 @@ pub use reason::Reason;
 pub(crate) use reason::VerifyError;
 pub use store::Role;
 pub(crate) use store::{Loaded, TrustStore, is_anchor};
-pub use usage::Usage;
+pub(crate) use usage::ConnectionApi;
+pub use usage::{ApiUsage, Usage};
 pub(crate) use verifier::{PinnedClientVerifier, Presented, take_rejection};
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! How much a trusted certificate is used: the evidence that another one may go.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::UnixTime;
 
@@ -28,6 +30,33 @@ pub struct Usage {
     pub since_start: bool,
 }
 
+/// The requests of one API with one trusted certificate since the certificate was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ApiUsage {
+    /// Requests that named the API.
+    pub requests: u64,
+    /// The time of the last one.
+    pub last_seen: Option<SystemTime>,
+}
+
+/// Only so many APIs of one certificate are counted: the ids come from a header.
+const MAX_APIS: usize = 100;
+/// An id of API Gateway has ten characters.
+const MAX_API_ID: usize = 64;
+
+/// One API's part of [`UsageCounters`].
+#[derive(Debug)]
+pub(crate) struct ApiCounts {
+    id: Box<str>,
+    requests: AtomicU64,
+    last_seen: AtomicU64,
+}
+
+/// The API of a connection's first request. API Gateway opens connections for each API, so that
+/// counting a request compares one id and takes no lock.
+pub(crate) type ConnectionApi = OnceLock<Arc<ApiCounts>>;
+
 /// The same, while it is being counted. Carried over from generation to generation while the
 /// certificate stays, and shared by its connections, so that counting is an addition and no lookup.
 #[derive(Debug, Default)]
@@ -40,6 +69,7 @@ pub(crate) struct UsageCounters {
     last_seen: AtomicU64,
     last_request: AtomicU64,
     since_start: bool,
+    apis: RwLock<Vec<Arc<ApiCounts>>>,
 }
 
 impl UsageCounters {
@@ -61,17 +91,59 @@ impl UsageCounters {
         store_second(&self.last_seen, now);
     }
 
+    /// Counts a request that names its API.
+    pub(crate) fn requested_by_api(&self, id: &[u8], connection: &ConnectionApi, now: UnixTime) {
+        let is_known = |api: &&Arc<ApiCounts>| api.id.as_bytes() == id;
+        if let Some(api) = connection.get().filter(is_known) {
+            return api.requested(now);
+        }
+        if let Some(api) = self.api(id) {
+            api.requested(now);
+            // A connection that carries several APIs keeps its first one.
+            let _ = connection.set(api);
+        }
+    }
+
+    fn api(&self, id: &[u8]) -> Option<Arc<ApiCounts>> {
+        let find = |apis: &[Arc<ApiCounts>]| {
+            apis.iter().find(|api| api.id.as_bytes() == id).map(Arc::clone)
+        };
+        if let Some(api) = find(&self.apis.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Some(api);
+        }
+        let is_id = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+        if id.is_empty() || id.len() > MAX_API_ID || !id.iter().all(is_id) {
+            return None;
+        }
+        let mut apis = self.apis.write().unwrap_or_else(PoisonError::into_inner);
+        // Another connection may have added it in between.
+        if let Some(api) = find(&apis) {
+            return Some(api);
+        }
+        if apis.len() == MAX_APIS {
+            return None;
+        }
+        let (requests, last_seen) = (AtomicU64::new(0), AtomicU64::new(0));
+        let api = Arc::new(ApiCounts { id: str::from_utf8(id).ok()?.into(), requests, last_seen });
+        apis.push(Arc::clone(&api));
+        Some(api)
+    }
+
+    /// The usage by each API that has been seen.
+    pub(crate) fn apis(&self) -> BTreeMap<String, ApiUsage> {
+        let apis = self.apis.read().unwrap_or_else(PoisonError::into_inner);
+        let usage = |api: &Arc<ApiCounts>| ApiUsage {
+            requests: api.requests.load(Relaxed),
+            last_seen: time(&api.last_seen),
+        };
+        apis.iter().map(|api| (api.id.to_string(), usage(api))).collect()
+    }
+
     pub(crate) fn left(&self) {
         self.connections.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        let time = |seconds: &AtomicU64| match seconds.load(Relaxed) {
-            0 => None,
-            seconds => Some(system_time(UnixTime::since_unix_epoch(
-                std::time::Duration::from_secs(seconds),
-            ))),
-        };
         Usage {
             handshakes: self.handshakes.load(Relaxed),
             requests: self.requests.load(Relaxed),
@@ -84,6 +156,20 @@ impl UsageCounters {
     }
 }
 
+impl ApiCounts {
+    fn requested(&self, now: UnixTime) {
+        self.requests.fetch_add(1, Relaxed);
+        store_second(&self.last_seen, now);
+    }
+}
+
+fn time(seconds: &AtomicU64) -> Option<SystemTime> {
+    match seconds.load(Relaxed) {
+        0 => None,
+        seconds => Some(system_time(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))),
+    }
+}
+
 /// Once a second is enough: the other processors keep their copy in between.
 fn store_second(time: &AtomicU64, now: UnixTime) {
     if time.load(Relaxed) != now.as_secs() {
@@ -93,9 +179,38 @@ fn store_second(time: &AtomicU64, now: UnixTime) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn requests_are_counted_for_each_api() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let counts = UsageCounters::default();
+        let [one, other] = [ConnectionApi::new(), ConnectionApi::new()];
+        counts.requested_by_api(b"abc123defg", &one, at(10));
+        counts.requested_by_api(b"abc123defg", &other, at(11));
+        counts.requested_by_api(b"other", &one, at(12));
+        counts.requested_by_api(b"abc123defg", &one, at(13));
+        let usage =
+            |requests, seconds| ApiUsage { requests, last_seen: Some(system_time(at(seconds))) };
+        let expected = [("abc123defg", usage(3, 13)), ("other", usage(1, 12))];
+        assert_eq!(counts.apis(), expected.map(|(id, usage)| (id.to_owned(), usage)).into());
+    }
+
+    #[test]
+    fn at_most_100_apis_are_counted_and_only_what_may_be_an_id() {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(10));
+        let counts = UsageCounters::default();
+        for id in ["", "a b", "a,b", "\u{e9}", &"a".repeat(65)] {
+            counts.requested_by_api(id.as_bytes(), &ConnectionApi::new(), now);
+        }
+        assert_eq!(counts.apis(), BTreeMap::new());
+        for number in 0..101 {
+            let id = format!("api-{number}");
+            counts.requested_by_api(id.as_bytes(), &ConnectionApi::new(), now);
+        }
+        assert_eq!(counts.apis().len(), 100);
+        assert!(counts.apis().contains_key("api-99"));
+    }
 
     #[test]
     fn what_is_counted_is_told() {

@@ -13,7 +13,7 @@ use crate::server::http::gate::Shared;
 /// Where the lines of the access log are sent.
 const TARGET: &str = "portcullis::access";
 
-const API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
+pub(super) const API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 
 /// So much is written of a path,

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::reload::Admission;
-use crate::server::http::access_log::Account;
+use crate::server::http::access_log::{API_ID, Account};
 use crate::server::http::progress::Progress;
 use crate::server::meters::Meters;
 use crate::server::{Limits, Phase};
@@ -238,7 +238,8 @@ where
     type Future = GateFuture<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if !self.shared.admission.admit_request() {
+        let api_id = request.headers().get(API_ID).map(HeaderValue::as_bytes);
+        if !self.shared.admission.admit_request(api_id) {
             return GateFuture { inner: None, in_flight: None, version: request.version() };
         }
         let in_flight = InFlight::new(&self.shared, &request);
