@@ -12,6 +12,7 @@
 mod admin;
 mod admission;
 mod binary;
+mod control_plane;
 mod fire;
 mod genuine;
 mod interop;
