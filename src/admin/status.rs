@@ -22,12 +22,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::verdict::Verdict;
-use crate::trust::{rfc3339, unix_time};
+use crate::trust::{days_left, rfc3339, unix_time};
 use crate::{
     ApiUsage, Problem, RejectedClient, ReloadState, ServerCertificate, Severity, Snapshot,
     TrustedCertificate,
@@ -277,16 +277,6 @@ impl<'a> RejectedClientJson<'a> {
 
 fn text(time: SystemTime) -> String {
     rfc3339(unix_time(time))
-}
-
-/// To the nearest; negative past the end.
-pub(crate) fn days_left(not_after: SystemTime, now: SystemTime) -> i64 {
-    const DAY: u64 = 24 * 60 * 60;
-    let days = |span: Duration| i64::try_from((span.as_secs() + DAY / 2) / DAY).unwrap_or(i64::MAX);
-    match not_after.duration_since(now) {
-        Ok(left) => days(left),
-        Err(past) => -days(past.duration()),
-    }
 }
 
 /// How much is left of a life that began with 1.

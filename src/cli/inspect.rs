@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use clap::Args;
 use serde::Serialize;
 
-use crate::admin::status::{Found, days_left};
+use crate::admin::status::Found;
 use crate::cli::Outcome;
 use crate::reload::read_trust;
-use crate::trust::{Loaded, rfc3339, system_time};
+use crate::trust::{Loaded, days_left, rfc3339, system_time};
 use crate::{Problem, Role, Severity};
 
 /// What to look at.

@@ -1,87 +1,132 @@
-//! Telling, long before, that a certificate is about to end.
+//! Reports certificates in the log long before they end.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::UnixTime;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::reload::generation::Generation;
-use crate::trust::{Fingerprint, Loaded, Role, Summary, rfc3339};
+use crate::trust::{
+    Assessment, Fingerprint, SOON, Summary, Urgency, Validity, ValidityState, assess,
+    assess_server, days_left, rfc3339, system_time, unix_time,
+};
 
-const DAY: u64 = 24 * 60 * 60;
-/// From then on before its end a certificate is said to be expiring.
-const FROM: Duration = Duration::from_secs(60 * DAY);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// When each certificate was last said to be expiring.
+/// The expiring certificates that the log has reported.
 #[derive(Debug, Default)]
-pub(super) struct Warnings(HashMap<Fingerprint, UnixTime>);
+pub(super) struct ExpiryLog(HashMap<Fingerprint, Reported>);
 
-/// What is to come after a certificate that ends.
-#[derive(Clone, Copy)]
-enum Successor {
-    /// One that ends later.
-    Loaded,
-    /// Nothing is loaded.
-    Missing,
-    /// The server's own is replaced.
-    Renewal,
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    at: SystemTime,
+    lacks_successor: bool,
 }
 
-impl Warnings {
-    /// Says which certificates end soon: daily from 60 days before, hourly in the last day.
-    pub(super) fn say(&mut self, generation: &Generation, file: &Path, now: UnixTime) {
-        let certificates = generation.store.certificates();
-        let server = generation.identity.summary.fingerprint;
-        if !self.0.is_empty() {
-            let fingerprint = |loaded: &Loaded| loaded.certificate.summary().fingerprint;
-            let known: HashSet<_> = certificates.iter().map(fingerprint).chain([server]).collect();
-            self.0.retain(|fingerprint, _| known.contains(fingerprint));
+impl ExpiryLog {
+    /// Logs the certificates whose end is urgent: daily, and hourly in their last day.
+    pub(super) fn report(
+        &mut self,
+        generation: &Generation,
+        server_file: &Path,
+        since: SystemTime,
+        now: SystemTime,
+    ) {
+        self.forget_removed(generation);
+        let summary = &generation.identity.summary;
+        let assessment = assess_server(summary, now);
+        self.report_one(summary, server_file, &assessment, false, now);
+        let trusted = generation.store.certificates();
+        // To assess ten thousand certificates takes a while, and most often none ends soon.
+        if !trusted.iter().any(|loaded| ends_soon(loaded.certificate.validity(), now)) {
+            return;
         }
-        let latest =
-            [Role::Pin, Role::Anchor].map(|role| (role, generation.store.latest_end(role)));
-        let latest = HashMap::from(latest);
-        for loaded in certificates {
+        for (loaded, assessed) in trusted.iter().zip(assess(&generation.store, since, now)) {
             let summary = loaded.certificate.summary();
-            // The one that ends last has nothing loaded that could take its place.
-            let latest = latest.get(&loaded.role).copied().flatten();
-            let successor = match Some(summary.validity.not_after) < latest {
-                true => Successor::Loaded,
-                false => Successor::Missing,
-            };
-            self.say_one(summary, &loaded.file, successor, now);
+            if assessed.has_successor {
+                self.withdraw_lack_of_successor(summary, &loaded.file);
+            }
+            let lacks_successor = !assessed.has_successor;
+            let assessment = &assessed.assessment;
+            self.report_one(summary, &loaded.file, assessment, lacks_successor, now);
         }
-        self.say_one(&generation.identity.summary, file, Successor::Renewal, now);
     }
 
-    fn say_one(&mut self, summary: &Summary, file: &Path, successor: Successor, now: UnixTime) {
-        let Some(left) = summary.validity.not_after.as_secs().checked_sub(now.as_secs()) else {
-            return;
-        };
-        if left > FROM.as_secs() {
+    fn report_one(
+        &mut self,
+        summary: &Summary,
+        file: &Path,
+        assessment: &Assessment,
+        lacks_successor: bool,
+        now: SystemTime,
+    ) {
+        let ValidityState::Valid(left) = summary.validity.at(unix_time(now)) else { return };
+        let Some(next_step) = assessment.next_step else { return };
+        if assessment.urgency == Urgency::None || !self.is_due(summary, left, lacks_successor, now)
+        {
             return;
         }
-        let every = if left <= DAY { DAY / 24 } else { DAY };
-        let said = self.0.get(&summary.fingerprint);
-        if said.is_some_and(|said| now.as_secs().abs_diff(said.as_secs()) < every) {
-            return;
-        }
-        self.0.insert(summary.fingerprint, now);
-        let remedy = match successor {
-            Successor::Loaded => "its successor is loaded; remove this one when it is out of use",
-            Successor::Missing => {
-                "no successor is loaded: generate the next one and put it beside this"
-            }
-            Successor::Renewal => "renew the server's certificate in place",
+        let remedy = match lacks_successor {
+            true => format!("no successor is loaded: {next_step}"),
+            false => next_step.to_owned(),
         };
         warn!(
             file = %file.display(),
             fingerprint = %summary.fingerprint,
             not_after = rfc3339(summary.validity.not_after),
-            days_left = left / DAY,
+            days_left = days_left(system_time(summary.validity.not_after), now),
+            urgency = assessment.urgency.as_str(),
+            verdict = assessment.verdict,
             remedy,
             "certificate_expiring"
         );
     }
+
+    fn forget_removed(&mut self, generation: &Generation) {
+        if !self.0.is_empty() {
+            let trusted = generation.store.certificates().iter();
+            let known: HashSet<_> = trusted
+                .map(|loaded| loaded.certificate.summary().fingerprint)
+                .chain([generation.identity.summary.fingerprint])
+                .collect();
+            self.0.retain(|fingerprint, _| known.contains(fingerprint));
+        }
+    }
+
+    /// An operator who read that no successor is loaded also reads that there is one now.
+    fn withdraw_lack_of_successor(&mut self, summary: &Summary, file: &Path) {
+        if let Some(reported) = self.0.get_mut(&summary.fingerprint)
+            && std::mem::take(&mut reported.lacks_successor)
+        {
+            info!(
+                file = %file.display(),
+                fingerprint = %summary.fingerprint,
+                not_after = rfc3339(summary.validity.not_after),
+                "successor_loaded"
+            );
+        }
+    }
+
+    fn is_due(
+        &mut self,
+        summary: &Summary,
+        left: Duration,
+        lacks_successor: bool,
+        now: SystemTime,
+    ) -> bool {
+        let interval = if left <= DAY { DAY / 24 } else { DAY };
+        let reported = self.0.get(&summary.fingerprint);
+        // A clock that was set back is no reason to repeat a report.
+        let is_recent =
+            reported.is_some_and(|last| now.duration_since(last.at).unwrap_or_default() < interval);
+        if !is_recent {
+            self.0.insert(summary.fingerprint, Reported { at: now, lacks_successor });
+        }
+        !is_recent
+    }
+}
+
+fn ends_soon(validity: Validity, now: SystemTime) -> bool {
+    matches!(validity.at(unix_time(now)), ValidityState::Valid(left) if left <= SOON)
 }

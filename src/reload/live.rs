@@ -280,7 +280,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.state.identity.counts().left();
+        self.state.identity.counts().disconnected();
         self.current.live().remove(&self.number);
     }
 }

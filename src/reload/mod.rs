@@ -21,7 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::UnixTime;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -68,7 +68,8 @@ pub(crate) struct Reload {
     probe_error: Option<Problem>,
     /// Whether somebody asked for the look that is being taken.
     is_asked: bool,
-    expiry: expiry::Warnings,
+    expiry: expiry::ExpiryLog,
+    since: SystemTime,
 }
 
 impl Reload {
@@ -90,6 +91,7 @@ impl Reload {
         state::describe();
         state::report_generation(&first);
         let mut reload = Self {
+            since: clock.now(),
             current: Arc::new(Current::new(first, clock)),
             watch: watch::Watch::new(Arc::clone(&changed)),
             changed,
@@ -99,7 +101,7 @@ impl Reload {
             watch_error: None,
             probe_error: None,
             is_asked: false,
-            expiry: expiry::Warnings::default(),
+            expiry: expiry::ExpiryLog::default(),
             loader,
         };
         reload.log_problems(true);
@@ -204,8 +206,8 @@ impl Reload {
         let counts = std::mem::take(&mut self.is_asked) || changed || has_news;
         self.current.looked(self.loader.identity_files(), counts);
         let generation = self.current.newest();
-        let now = clock::unix_now(self.loader.builder.clock.as_ref());
-        self.expiry.say(&generation, self.loader.server_certificate(), now);
+        let now = self.loader.builder.clock.now();
+        self.expiry.report(&generation, self.loader.server_certificate(), self.since, now);
     }
 
     /// Says whether anything was published.

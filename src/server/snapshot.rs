@@ -8,7 +8,9 @@ use crate::reload::{Problem, ReloadState};
 use crate::server::Handle;
 use crate::server::meters::Handshakes;
 use crate::server::rejections::RejectedClient;
-use crate::trust::{ApiUsage, Fingerprint, Loaded, Role, Summary, Usage, system_time, unix_time};
+use crate::trust::{
+    ApiUsage, Fingerprint, Role, Summary, Usage, ValidityState, system_time, unix_time,
+};
 
 /// The state of a running server at one moment.
 #[derive(Clone, Debug)]
@@ -117,17 +119,14 @@ impl Handle {
     pub fn not_ready(&self) -> Option<NotReady> {
         let now = unix_time(self.current.clock().now());
         let generation = self.current.newest();
-        let server = generation.identity.summary.validity;
         if self.stop.has_begun() {
-            Some(NotReady::Stopping)
-        } else if now >= server.not_after {
-            Some(NotReady::ServerCertificateEnded)
-        } else if now < server.not_before {
-            Some(NotReady::ServerCertificateNotYetValid)
-        } else if !generation.store.is_usable(now) {
-            Some(NotReady::NobodyTrusted)
-        } else {
-            None
+            return Some(NotReady::Stopping);
+        }
+        match generation.identity.summary.validity.at(now) {
+            ValidityState::Expired(_) => Some(NotReady::ServerCertificateEnded),
+            ValidityState::NotYetValid(_) => Some(NotReady::ServerCertificateNotYetValid),
+            ValidityState::Valid(_) if generation.store.is_usable(now) => None,
+            ValidityState::Valid(_) => Some(NotReady::NobodyTrusted),
         }
     }
 
@@ -159,11 +158,7 @@ impl Handle {
     /// Every trusted certificate, and what has been seen of it.
     pub fn trusted(&self) -> Vec<TrustedCertificate> {
         let store = &self.current.newest().store;
-        let latest = [Role::Pin, Role::Anchor].map(|role| (role, store.latest_end(role)));
-        let has_successor = |loaded: &Loaded| {
-            let end = Some(loaded.certificate.validity().not_after);
-            latest.iter().any(|(role, latest)| *role == loaded.role && end < *latest)
-        };
+        let latest = store.latest_ends();
         let trusted = store.certificates().iter().map(|loaded| {
             let summary = loaded.certificate.summary();
             let counts = store.counts(loaded.role, summary.fingerprint);
@@ -176,7 +171,7 @@ impl Handle {
                 key: loaded.certificate.key().to_string(),
                 not_before: system_time(summary.validity.not_before),
                 not_after: system_time(summary.validity.not_after),
-                has_successor: has_successor(loaded),
+                has_successor: latest.has_successor(loaded.role, summary.validity),
                 usage: counts.usage(),
                 apis: counts.apis(),
             }

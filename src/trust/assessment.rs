@@ -1,17 +1,17 @@
 //! What an operator should do about a certificate: its state, how urgent the next step is, and what
 //! that step is. The log, the metrics, `/status` and the status page all show this one judgement.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use super::certificate::Summary;
 use super::store::{Role, TrustStore};
 use super::usage::Usage;
-use super::{Summary, system_time};
+use super::validity::{Span, ValidityState, unix_time};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A certificate needs a successor from this long before its end,
-const SOON: Duration = Duration::from_secs(60 * DAY.as_secs());
+pub(crate) const SOON: Duration = Duration::from_secs(60 * DAY.as_secs());
 /// and urgently from this long before it.
 const NOW: Duration = Duration::from_secs(30 * DAY.as_secs());
 /// The same for the server certificate, or a third and a tenth of its lifetime where that is less:
@@ -110,12 +110,13 @@ pub(crate) fn assess(store: &TrustStore, since: SystemTime, now: SystemTime) -> 
             (loaded.role, store.counts(loaded.role, summary.fingerprint).usage())
         })
         .collect();
-    let roles = [Role::Pin, Role::Anchor].map(|role| RoleFacts::new(role, store, &usages));
+    let latest = store.latest_ends();
+    let roles = [Role::Pin, Role::Anchor].map(|role| RoleFacts::new(role, &usages));
     let assessed =
         store.certificates().iter().zip(&usages).filter_map(|(loaded, (role, usage))| {
             let role = roles.iter().find(|facts| facts.role == *role)?;
             let summary = loaded.certificate.summary();
-            let has_successor = Some(summary.validity.not_after) < role.latest_end;
+            let has_successor = latest.has_successor(loaded.role, summary.validity);
             let certificate = Trusted {
                 role: role.role,
                 usage: *usage,
@@ -123,11 +124,11 @@ pub(crate) fn assess(store: &TrustStore, since: SystemTime, now: SystemTime) -> 
                 other_requested: role.latest_request_beside(usage.last_request),
                 since,
             };
-            let validity = Period::of(summary, now);
+            let state = summary.validity.at(unix_time(now));
             Some(Assessed {
                 usage: *usage,
                 has_successor,
-                assessment: certificate.assess(validity, now),
+                assessment: certificate.assess(state, now),
             })
         });
     assessed.collect()
@@ -139,20 +140,20 @@ pub(crate) fn assess_server(summary: &Summary, now: SystemTime) -> Assessment {
     let [soon, urgent] = [(RENEWAL[0], 3), (RENEWAL[1], 10)]
         .map(|(most, part)| most.min(Duration::from_secs(lifetime / part)));
     let renew = Some("renew it in place");
-    match Period::of(summary, now) {
-        Period::Ended(ago) => Assessment {
+    match summary.validity.at(unix_time(now)) {
+        ValidityState::Expired(ago) => Assessment {
             state: State::Expired,
             urgency: Urgency::Now,
             next_step: renew,
             verdict: format!("expired {} ago", Span(ago)),
         },
-        Period::Begins(until) => Assessment {
+        ValidityState::NotYetValid(until) => Assessment {
             state: State::NotYetValid,
             urgency: Urgency::Now,
             next_step: Some("set this machine's clock, or install a certificate that is valid"),
             verdict: format!("not yet valid: begins in {}", Span(until)),
         },
-        Period::Valid(left) => {
+        ValidityState::Valid(left) => {
             let urgency = urgency(left, soon, urgent);
             Assessment {
                 state: State::InUse,
@@ -170,13 +171,12 @@ pub(crate) fn assess_server(summary: &Summary, now: SystemTime) -> Assessment {
 /// What holds for all certificates of one role.
 struct RoleFacts {
     role: Role,
-    latest_end: Option<rustls::pki_types::UnixTime>,
     /// The last request of any of them, and of any other than that one.
     requested: [Option<SystemTime>; 2],
 }
 
 impl RoleFacts {
-    fn new(role: Role, store: &TrustStore, usages: &[(Role, Usage)]) -> Self {
+    fn new(role: Role, usages: &[(Role, Usage)]) -> Self {
         let mut requested = [None; 2];
         for (_, usage) in usages.iter().filter(|(of, _)| *of == role) {
             if usage.last_request > requested[0] {
@@ -185,31 +185,11 @@ impl RoleFacts {
                 requested[1] = requested[1].max(usage.last_request);
             }
         }
-        Self { role, latest_end: store.latest_end(role), requested }
+        Self { role, requested }
     }
 
     fn latest_request_beside(&self, own: Option<SystemTime>) -> Option<SystemTime> {
         if own == self.requested[0] { self.requested[1] } else { self.requested[0] }
-    }
-}
-
-/// A moment beside a validity period.
-enum Period {
-    Begins(Duration),
-    Valid(Duration),
-    Ended(Duration),
-}
-
-impl Period {
-    fn of(summary: &Summary, now: SystemTime) -> Self {
-        let [not_before, not_after] =
-            [summary.validity.not_before, summary.validity.not_after].map(system_time);
-        match (not_before.duration_since(now), not_after.duration_since(now)) {
-            (_, Err(ago)) => Self::Ended(ago.duration()),
-            (_, Ok(Duration::ZERO)) => Self::Ended(Duration::ZERO),
-            (Ok(until), _) if !until.is_zero() => Self::Begins(until),
-            (_, Ok(left)) => Self::Valid(left),
-        }
     }
 }
 
@@ -224,10 +204,10 @@ struct Trusted {
 }
 
 impl Trusted {
-    fn assess(&self, period: Period, now: SystemTime) -> Assessment {
+    fn assess(&self, period: ValidityState, now: SystemTime) -> Assessment {
         let left = match period {
-            Period::Ended(ago) => return self.assess_ended(ago),
-            Period::Begins(until) => {
+            ValidityState::Expired(ago) => return self.assess_ended(ago),
+            ValidityState::NotYetValid(until) => {
                 return Assessment {
                     state: State::NotYetValid,
                     urgency: Urgency::None,
@@ -235,7 +215,7 @@ impl Trusted {
                     verdict: format!("not yet valid: begins in {}", Span(until)),
                 };
             }
-            Period::Valid(left) => left,
+            ValidityState::Valid(left) => left,
         };
         let (state, use_phrase) = self.state(now);
         let due = urgency(left, SOON, NOW);
@@ -348,135 +328,5 @@ fn urgency(left: Duration, soon: Duration, now: Duration) -> Urgency {
     }
 }
 
-/// The days until a certificate ends, to the nearest; negative past its end.
-pub(crate) fn days_left(not_after: SystemTime, now: SystemTime) -> i64 {
-    let days = |span: Duration| {
-        i64::try_from((span.as_secs() + DAY.as_secs() / 2) / DAY.as_secs()).unwrap_or(i64::MAX)
-    };
-    match not_after.duration_since(now) {
-        Ok(left) => days(left),
-        Err(past) => -days(past.duration()),
-    }
-}
-
-/// A duration for people.
-pub(crate) struct Span(pub(crate) Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // To the nearest: a certificate made for nine days has a little less left when it is shown.
-        let round = |unit: Duration| (self.0.as_secs() + unit.as_secs() / 2) / unit.as_secs();
-        let (count, unit) = match (round(DAY), round(HOUR)) {
-            (_, 0) => return write!(f, "less than an hour"),
-            (_, hours) if self.0 < DAY && hours < 24 => (hours, "hour"),
-            (days, _) => (days.max(1), "day"),
-        };
-        write!(f, "{count} {unit}{}", if count == 1 { "" } else { "s" })
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::time::UNIX_EPOCH;
-
-    use super::*;
-
-    const YEAR: Duration = Duration::from_secs(365 * DAY.as_secs());
-
-    fn now() -> SystemTime {
-        UNIX_EPOCH + YEAR * 10
-    }
-
-    fn days(count: u32) -> Duration {
-        DAY * count
-    }
-
-    /// A certificate that was there at a start a month ago.
-    fn trusted(last_request_ago: Option<Duration>, has_successor: bool) -> Trusted {
-        let mut usage = Usage::default();
-        usage.since_start = true;
-        usage.last_request = last_request_ago.map(|ago| now() - ago);
-        Trusted {
-            role: Role::Pin,
-            usage,
-            has_successor,
-            other_requested: None,
-            since: now() - days(30),
-        }
-    }
-
-    fn assess(trusted: &Trusted, left: Duration) -> (&'static str, &'static str, String) {
-        let Assessment { state, urgency, verdict, next_step } =
-            trusted.assess(Period::Valid(left), now());
-        assert_eq!(urgency > Urgency::None, urgency > Urgency::None && next_step.is_some());
-        (state.as_str(), urgency.as_str(), verdict)
-    }
-
-    #[test]
-    fn a_certificate_in_use_that_ends_stays_in_use_and_urgency_tells() {
-        let minute = Some(Duration::from_secs(60));
-        let alone = trusted(minute, false);
-        let followed = trusted(minute, true);
-        assert_eq!(assess(&alone, days(200)), ("in_use", "none", "in use".to_owned()));
-        let text = "in use; ends in 45 days and no successor is loaded";
-        assert_eq!(assess(&alone, days(45)), ("in_use", "soon", text.to_owned()));
-        let text = "in use; ends in 9 days; its successor is loaded";
-        assert_eq!(assess(&followed, days(9)), ("in_use", "now", text.to_owned()));
-        let step = followed.assess(Period::Valid(days(9)), now()).next_step;
-        assert_eq!(step, Some("choose its successor for the stage, then deploy the API"));
-    }
-
-    #[test]
-    fn an_hour_without_a_request_ends_the_use() {
-        assert_eq!(assess(&trusted(Some(HOUR - Duration::from_secs(1)), true), YEAR).0, "in_use");
-        assert_eq!(assess(&trusted(Some(HOUR), true), YEAR).0, "quiet");
-    }
-
-    #[test]
-    fn only_a_certificate_that_another_has_replaced_is_safe_to_remove() {
-        let mut old = trusted(Some(days(4)), true);
-        assert_eq!(assess(&old, YEAR).0, "quiet");
-        old.other_requested = Some(now() - days(5));
-        assert_eq!(assess(&old, YEAR).0, "quiet");
-        old.other_requested = Some(now() - days(1));
-        assert_eq!(assess(&old, YEAR).0, "safe_to_remove");
-        old.usage.last_request = Some(now() - days(2));
-        assert_eq!(assess(&old, YEAR).0, "quiet");
-    }
-
-    #[test]
-    fn after_a_restart_an_unseen_certificate_is_unknown_for_a_day() {
-        let mut unseen = trusted(None, true);
-        unseen.since = now() - HOUR;
-        assert_eq!(assess(&unseen, YEAR).0, "unknown");
-        unseen.since = now() - days(1);
-        assert_eq!(assess(&unseen, YEAR).0, "waiting");
-        unseen.other_requested = Some(now());
-        assert_eq!(assess(&unseen, YEAR).0, "quiet");
-        unseen.since = now() - days(3);
-        assert_eq!(assess(&unseen, YEAR).0, "safe_to_remove");
-        // The newest one waits for its turn, however long.
-        unseen.has_successor = false;
-        assert_eq!(assess(&unseen, YEAR).0, "waiting");
-        // One that was added while the server runs has no use that could be unknown.
-        let mut added = trusted(None, false);
-        (added.since, added.usage.since_start) = (now() - HOUR, false);
-        assert_eq!(assess(&added, YEAR).0, "waiting");
-    }
-
-    #[test]
-    fn an_expired_certificate_is_urgent_only_without_a_successor() {
-        for (has_successor, urgency) in [(true, Urgency::None), (false, Urgency::Now)] {
-            let ended = trusted(None, has_successor).assess(Period::Ended(days(2)), now());
-            assert_eq!((ended.state, ended.urgency), (State::Expired, urgency));
-            assert_eq!(ended.verdict, "expired 2 days ago");
-        }
-    }
-
-    #[test]
-    fn days_are_to_the_nearest_and_negative_past_the_end() {
-        let later = |seconds: u64| now() + Duration::from_secs(seconds);
-        assert_eq!(days_left(later(9 * DAY.as_secs() - 5), now()), 9);
-        assert_eq!(days_left(now() - days(124), now()), -124);
-    }
-}
+mod tests;

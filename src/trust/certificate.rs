@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{
@@ -14,12 +13,13 @@ use rustls::SignatureScheme;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime, alg_id};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::UintRef;
-use x509_cert::der::{DateTime, Decode, Encode, ErrorKind, Reader, SliceReader};
+use x509_cert::der::{Decode, Encode, ErrorKind, Reader, SliceReader};
 use x509_cert::ext::pkix::BasicConstraints;
 use x509_cert::name::Name;
 use x509_cert::time::Time;
 
 use super::pem::PemErrorKind;
+use super::validity::Validity;
 
 /// The SHA-256 of a certificate's DER. Shown as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,27 +53,6 @@ impl fmt::Display for Fingerprint {
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// From when to when a certificate is valid: in at `not_before`, out at `not_after`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validity {
-    pub(crate) not_before: UnixTime,
-    pub(crate) not_after: UnixTime,
-}
-
-impl Validity {
-    /// The time in which both are valid: for a chain, the earliest end counts.
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            not_before: self.not_before.max(other.not_before),
-            not_after: self.not_after.min(other.not_after),
-        }
-    }
-
-    pub(crate) fn contains(&self, now: UnixTime) -> bool {
-        self.not_before <= now && now < self.not_after
     }
 }
 
@@ -320,20 +299,4 @@ fn rsa_bits(key: &[u8]) -> Result<usize, PemErrorKind> {
         bits @ 2048..=8192 => Ok(bits),
         _ => Err(PemErrorKind::UnverifiableKey),
     }
-}
-
-/// A time as RFC 3339 has it, in UTC, to the second.
-pub(crate) fn rfc3339(time: UnixTime) -> String {
-    match DateTime::from_unix_duration(Duration::from_secs(time.as_secs())) {
-        Ok(date) => date.to_string(),
-        Err(_) => format!("@{}", time.as_secs()),
-    }
-}
-
-pub(crate) fn system_time(time: UnixTime) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
-}
-
-pub(crate) fn unix_time(time: SystemTime) -> UnixTime {
-    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }

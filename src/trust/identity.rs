@@ -8,8 +8,9 @@ use std::time::SystemTime;
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{Certificate, Fingerprint, Validity, system_time};
+use super::certificate::{Certificate, Fingerprint};
 use super::usage::UsageCounters;
+use super::validity::{Validity, system_time};
 
 /// A client that has proved that it holds the key of a trusted certificate.
 ///

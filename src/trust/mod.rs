@@ -1,8 +1,8 @@
-//! Who is let in: bytes → certificates → store → verifier → identity.
+//! Which clients are accepted: bytes → certificates → store → verifier → identity.
 //!
-//! Everything here is a pure function of its arguments and the time it is given: no file is read,
-//! nothing is waited for. The store of one generation never changes; [`TrustStore::admit`] is the
-//! one place in which it is decided whether a certificate gets in.
+//! Everything here is a pure function of its arguments and the time that it is given: no file is
+//! read, nothing is awaited. The store of one generation never changes. [`TrustStore::admit`] is
+//! the one place that decides whether a certificate is accepted.
 
 mod assessment;
 mod certificate;
@@ -12,12 +12,12 @@ pub mod pem;
 mod reason;
 mod store;
 mod usage;
+mod validity;
 mod verifier;
 
 pub use assessment::{Assessment, State, Urgency};
-pub(crate) use assessment::{assess, assess_server, days_left};
+pub(crate) use assessment::{SOON, assess, assess_server};
 pub use certificate::{Certificate, Fingerprint, KeyKind, Summary};
-pub(crate) use certificate::{rfc3339, system_time, unix_time};
 pub use identity::ClientIdentity;
 pub(crate) use identity::Origin;
 pub use nearest::{Nearest, Relation};
@@ -27,6 +27,9 @@ pub use store::Role;
 pub(crate) use store::{Loaded, TrustStore, is_anchor};
 pub(crate) use usage::ConnectionApi;
 pub use usage::{ApiUsage, Usage};
+pub(crate) use validity::{
+    Span, Validity, ValidityState, days_left, rfc3339, system_time, unix_time,
+};
 pub(crate) use verifier::{PinnedClientVerifier, Presented, take_rejection};
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use super::certificate::{Certificate, Fingerprint, Summary, Validity, issuer};
+use super::certificate::{Certificate, Fingerprint, Summary, issuer};
 use super::identity::{ClientIdentity, Origin};
 use super::nearest::{Index, Nearest};
 use super::reason::{Reason, VerifyError};
 use super::usage::UsageCounters;
+use super::validity::{Validity, ValidityState};
 use super::verifier::Presented;
 
 /// What a trusted certificate is trusted for.
@@ -41,6 +42,24 @@ pub(crate) struct Loaded {
     pub(crate) role: Role,
     pub(crate) certificate: Arc<Certificate>,
     pub(crate) file: Arc<Path>,
+}
+
+/// When the last pinned certificate ends, and when the last trust anchor does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LatestEnds {
+    pin: Option<UnixTime>,
+    anchor: Option<UnixTime>,
+}
+
+impl LatestEnds {
+    /// True if another certificate of the role ends later than this one.
+    pub(crate) fn has_successor(self, role: Role, validity: Validity) -> bool {
+        let latest = match role {
+            Role::Pin => self.pin,
+            Role::Anchor => self.anchor,
+        };
+        Some(validity.not_after) < latest
+    }
 }
 
 /// Whether a chain can be verified up to this certificate.
@@ -167,10 +186,18 @@ impl TrustStore {
         })
     }
 
-    /// When the last certificate of a role ends: whichever ends earlier has its successor loaded.
-    pub(crate) fn latest_end(&self, role: Role) -> Option<UnixTime> {
-        let certificates = self.certificates.iter().filter(|loaded| loaded.role == role);
-        certificates.map(|loaded| loaded.certificate.validity().not_after).max()
+    /// For each role, when its last certificate ends. What ends earlier has a successor.
+    pub(crate) fn latest_ends(&self) -> LatestEnds {
+        let mut ends = LatestEnds::default();
+        for loaded in &self.certificates {
+            let end = Some(loaded.certificate.validity().not_after);
+            let latest = match loaded.role {
+                Role::Pin => &mut ends.pin,
+                Role::Anchor => &mut ends.anchor,
+            };
+            *latest = (*latest).max(end);
+        }
+        ends
     }
 
     /// Whether a certificate is in its dates now that can let a client in.
@@ -303,11 +330,9 @@ impl TrustStore {
 }
 
 fn check_validity(validity: Validity, now: UnixTime) -> Result<(), VerifyError> {
-    if now >= validity.not_after {
-        Err(VerifyError::EXPIRED)
-    } else if now < validity.not_before {
-        Err(VerifyError::NOT_YET_VALID)
-    } else {
-        Ok(())
+    match validity.at(now) {
+        ValidityState::Valid(_) => Ok(()),
+        ValidityState::Expired(_) => Err(VerifyError::EXPIRED),
+        ValidityState::NotYetValid(_) => Err(VerifyError::NOT_YET_VALID),
     }
 }

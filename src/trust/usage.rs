@@ -1,4 +1,4 @@
-//! How much a trusted certificate is used: the evidence that another one may go.
+//! How much a trusted certificate is used: the evidence on which an operator removes another one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,16 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::UnixTime;
 
-use super::certificate::system_time;
+use super::validity::system_time;
 
-/// What has been seen of a trusted certificate since it was loaded; for a trust anchor, of all
-/// chains to it.
+/// The use of a trusted certificate since it was loaded; for a trust anchor, of all chains to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// How many connections were let in with it.
+    /// How many connections were accepted with it.
     pub handshakes: u64,
-    /// How many requests came by them.
+    /// How many requests these connections had.
     pub requests: u64,
     /// How many of them are open.
     pub connections: u64,
@@ -57,8 +56,8 @@ pub(crate) struct ApiCounts {
 /// counting a request compares one id and takes no lock.
 pub(crate) type ConnectionApi = OnceLock<Arc<ApiCounts>>;
 
-/// The same, while it is being counted. Carried over from generation to generation while the
-/// certificate stays, and shared by its connections, so that counting is an addition and no lookup.
+/// The counters behind [`Usage`]. They pass from generation to generation while the certificate
+/// stays, and its connections share them, so that counting is an addition and no lookup.
 #[derive(Debug, Default)]
 pub(crate) struct UsageCounters {
     handshakes: AtomicU64,
@@ -66,7 +65,7 @@ pub(crate) struct UsageCounters {
     connections: AtomicU64,
     /// In seconds since 1970; 0 for never.
     first_seen: AtomicU64,
-    last_seen: AtomicU64,
+    last_connected: AtomicU64,
     last_request: AtomicU64,
     since_start: bool,
     apis: RwLock<Vec<Arc<ApiCounts>>>,
@@ -80,15 +79,14 @@ impl UsageCounters {
     pub(crate) fn connected(&self, now: UnixTime) {
         self.handshakes.fetch_add(1, Relaxed);
         self.connections.fetch_add(1, Relaxed);
-        // Only the first one finds it empty.
+        // Only the first connection finds it empty.
         let _ = self.first_seen.compare_exchange(0, now.as_secs(), Relaxed, Relaxed);
-        store_second(&self.last_seen, now);
+        store_second(&self.last_connected, now);
     }
 
     pub(crate) fn requested(&self, now: UnixTime) {
         self.requests.fetch_add(1, Relaxed);
         store_second(&self.last_request, now);
-        store_second(&self.last_seen, now);
     }
 
     /// Counts a request that names its API.
@@ -139,7 +137,7 @@ impl UsageCounters {
         apis.iter().map(|api| (api.id.to_string(), usage(api))).collect()
     }
 
-    pub(crate) fn left(&self) {
+    pub(crate) fn disconnected(&self) {
         self.connections.fetch_sub(1, Relaxed);
     }
 
@@ -149,7 +147,7 @@ impl UsageCounters {
             requests: self.requests.load(Relaxed),
             connections: self.connections.load(Relaxed),
             first_seen: time(&self.first_seen),
-            last_seen: time(&self.last_seen),
+            last_seen: time(&self.last_connected).max(time(&self.last_request)),
             last_request: time(&self.last_request),
             since_start: self.since_start,
         }
@@ -170,7 +168,7 @@ fn time(seconds: &AtomicU64) -> Option<SystemTime> {
     }
 }
 
-/// Once a second is enough: the other processors keep their copy in between.
+/// Once a second is enough: in between, the other cores keep their copy of the cache line.
 fn store_second(time: &AtomicU64, now: UnixTime) {
     if time.load(Relaxed) != now.as_secs() {
         time.store(now.as_secs(), Relaxed);
@@ -213,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_told() {
+    fn usage_reports_each_counter_and_the_latest_time() {
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let counts = UsageCounters::default();
         assert_eq!(counts.usage(), Usage::default());
@@ -221,7 +219,7 @@ mod tests {
         counts.requested(at(11));
         counts.requested(at(12));
         counts.connected(at(13));
-        counts.left();
+        counts.disconnected();
         let usage = counts.usage();
         assert_eq!((usage.handshakes, usage.requests, usage.connections), (2, 2, 1));
         assert_eq!(usage.first_seen, Some(system_time(at(10))));
