@@ -2,10 +2,14 @@
 
 mod check;
 mod explain;
+#[cfg(feature = "aws")]
+mod fetch;
 mod inspect;
 pub mod sandbox;
 pub mod systemd;
 mod upstream;
+#[cfg(not(feature = "aws"))]
+mod without_aws;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,8 +24,12 @@ use crate::{Cidr, Config, Problem, Severity};
 
 pub use check::Check;
 pub use explain::Explain;
+#[cfg(feature = "aws")]
+pub use fetch::Fetch;
 pub use inspect::Inspect;
 pub use upstream::ServiceArgs;
+#[cfg(not(feature = "aws"))]
+pub use without_aws::WithoutAws as Fetch;
 
 /// An HTTPS server that lets in Amazon API Gateway, and nobody else.
 #[derive(Debug, Parser)]
@@ -79,6 +87,22 @@ pub enum Command {
     ///
     /// Exits 0 whichever it is, and 2 if a file does not load.
     Explain(Explain),
+    /// Keep a directory of trusted client certificates current from an AWS account
+    ///
+    /// Writes each selected client certificate of API Gateway as DIR/ID.pem, for `serve --trust DIR`, and
+    /// removes what is retired, deleted, or unselected for --keep-for. The certificate that is valid
+    /// and last stays. A failure changes nothing.
+    ///
+    /// For a rotation by hand select by --tag or --all: a stage that is switched before the servers
+    /// know the new certificate loses requests until the next poll. `rotate` waits for the servers,
+    /// and --stage is enough.
+    ///
+    /// Credentials, --region and --profile are those of the AWS SDK: its variables (AWS_ENDPOINT_URL
+    /// included), profiles, and the role of the machine.
+    ///
+    /// Exits 0 when the directory is current, 1 with what failed, 2 on usage. With --every it runs
+    /// until SIGTERM or SIGINT, and exits 0.
+    Fetch(Fetch),
 }
 
 /// What a command that looks at files comes to.

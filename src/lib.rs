@@ -262,6 +262,8 @@
 
 #[cfg(feature = "cli")]
 pub mod admin;
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;

@@ -29,7 +29,7 @@ use portcullis::{Config, Handle, StartError};
 use tokio::runtime::Handle as Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -51,6 +51,10 @@ fn main() -> ExitCode {
         Command::Check(check) => look(|out| check.run(out)),
         Command::Inspect(inspect) => look(|out| inspect.run(out)),
         Command::Explain(explain) => look(|out| explain.run(out)),
+        #[cfg(feature = "aws")]
+        Command::Fetch(fetch) => run_aws(&fetch.log, fetch.log_format, || fetch.run()),
+        #[cfg(not(feature = "aws"))]
+        Command::Fetch(fetch) => fetch.run("fetch"),
     })
     .unwrap_or(ExitCode::from(FAILED))
 }
@@ -76,7 +80,11 @@ fn run(serve: &Serve) -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let entered = (!serve.no_sandbox).then(|| sandbox::enter(serve.access()));
     let sockets = if serve.listen.is_empty() { systemd::sockets() } else { Ok(Vec::new()) };
-    let (log, _guard) = match start_log(serve) {
+    let targets = match serve.access_log {
+        Switch::On => serve.log.clone(),
+        Switch::Off => serve.log.clone().with_target("portcullis::access", LevelFilter::OFF),
+    };
+    let (log, _guard) = match start_log(targets, serve.log_format) {
         Ok(log) => log,
         Err(error) => {
             // Standard error may be what is wrong.
@@ -331,13 +339,33 @@ impl Signals {
     }
 }
 
-fn start_log(serve: &Serve) -> io::Result<(LogWriter, LogGuard)> {
-    let targets = match serve.access_log {
-        Switch::On => serve.log.clone(),
-        Switch::Off => serve.log.clone().with_target("portcullis::access", LevelFilter::OFF),
-    };
+/// Runs a command of the AWS side: it has time, so one thread is enough.
+#[cfg(feature = "aws")]
+fn run_aws<F: Future<Output = ExitCode>>(
+    targets: &Targets,
+    format: LogFormat,
+    command: impl FnOnce() -> F,
+) -> ExitCode {
+    let started = start_log(targets.clone(), format).and_then(|log| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok((log, runtime))
+    });
+    match started {
+        Ok((_log, runtime)) => {
+            let code = runtime.block_on(command());
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: cannot start: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn start_log(targets: Targets, format: LogFormat) -> io::Result<(LogWriter, LogGuard)> {
     let (writer, guard) = LogWriter::start(io::stderr())?;
-    let lines = match serve.log_format {
+    let lines = match format {
         LogFormat::Text => Lines::Text { colours: io::stderr().is_terminal() },
         LogFormat::Json => Lines::Json,
     };
