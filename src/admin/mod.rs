@@ -108,11 +108,11 @@
 //! No label has a value that a client can choose: there are as many series as reasons, status
 //! codes and trusted certificates.
 
+mod host;
 mod http;
 mod metrics;
 mod page;
 pub mod status;
-mod verdict;
 
 pub use http::Admin;
 pub use metrics::Metrics;

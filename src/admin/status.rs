@@ -1,24 +1,25 @@
 //! The state of a server as JSON, for `/status`.
 //!
-//! An object with `version`, which is 1 until a field changes its meaning or goes; new fields may
-//! come at any time. Times are RFC 3339 in UTC, `null` for never.
+//! An object with `version`, which is 2 until a field changes its meaning or goes; fields may be
+//! added at any time. Times are RFC 3339 in UTC, `null` for never.
 //!
-//! | field | what it says |
+//! | field | meaning |
 //! |---|---|
-//! | `version`, `portcullis` | of this format, and of the program |
+//! | `version`, `portcullis` | version of this format, and of the program |
 //! | `instance` | of the process: 32 hex digits, random, another after a restart |
-//! | `at`, `since` | now, and since when it has served |
+//! | `at`, `since` | now, and the start of the server |
 //! | `ready`, `not_ready` | whether it should get traffic, and why not |
-//! | `generation`, `connections` | the trust generation in force, connections let in now |
-//! | `server` | its own certificate: `file`, `fingerprint`, `subject`, `not_before`, `not_after`, `days_left`, `life_left` (0 to 1), `state`, `verdict` |
-//! | `trusted[]` | each trusted certificate: the same, and `role` (`pin`, `anchor`), `serial`, `key`, `has_successor`, `first_seen`, `last_seen`, `handshakes`, `requests`, `connections` (since it was loaded), `apis` (for each id in `x-amzn-apigateway-api-id`, of up to 100: `requests`, `last_seen`) |
+//! | `generation`, `connections` | the active trust generation, open connections of accepted clients |
+//! | `server` | the server certificate: `file`, `fingerprint`, `subject`, `not_before`, `not_after`, `days_left`, `life_left` (0 to 1), `state`, `urgency`, `next_step`, `verdict` |
+//! | `trusted[]` | each trusted certificate: the same, and `role` (`pin`, `anchor`), `serial`, `key`, `has_successor`, `first_seen`, `last_seen`, `last_request`, `handshakes`, `requests`, `connections` (since it was loaded), `apis` (for each id in `x-amzn-apigateway-api-id`, of up to 100: `requests`, `last_seen`) |
 //! | `reload` | `last_successful`, `last_success`, `succeeded`, `failed`, `files_failed` |
-//! | `findings[]` | what is wrong or odd with the files now: `severity` (`fault`, `warning`), `file`, `line`, `problem`, `remedy` |
+//! | `problems[]` | problems of the files now: `severity` (`error`, `warning`), `file`, `line`, `problem`, `remedy` |
 //! | `handshakes` | `accepted`, and `refused` by reason |
-//! | `refusals[]` | the last fifty, the latest first: `at`, `reason`, `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest`, `detail`, `remedy` |
+//! | `refusals[]` | the last fifty rejected clients, the latest first: `at`, `reason`, `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest`, `detail`, `remedy` |
 //!
-//! `state` is one of `in_use`, `waiting`, `quiet`, `safe_to_remove`, `ends_without_successor`,
-//! `renew`, `not_yet_valid` and `expired`; `verdict` is the same in words.
+//! `state` is the stable name of a [`State`](crate::State), `urgency` of an
+//! [`Urgency`](crate::Urgency). `next_step` is what an operator should do, or `null`; `verdict` is
+//! all of it in one phrase.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -26,14 +27,13 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::verdict::Verdict;
 use crate::trust::{days_left, rfc3339, unix_time};
 use crate::{
-    ApiUsage, Problem, RejectedClient, ReloadState, ServerCertificate, Severity, Snapshot,
-    TrustedCertificate,
+    ApiUsage, Assessment, Fingerprint, Problem, RejectedClient, ReloadState, ServerCertificate,
+    Severity, Snapshot, TrustedCertificate,
 };
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Tells one process from the next: whoever compares counters must know when they began again.
 static INSTANCE: LazyLock<String> = LazyLock::new(|| {
@@ -72,7 +72,9 @@ struct Certificate<'a> {
     days_left: i64,
     life_left: f64,
     state: &'static str,
-    verdict: String,
+    urgency: &'static str,
+    next_step: Option<&'static str>,
+    verdict: &'a str,
 }
 
 #[derive(Serialize)]
@@ -85,6 +87,7 @@ struct Trusted<'a> {
     has_successor: bool,
     first_seen: Option<String>,
     last_seen: Option<String>,
+    last_request: Option<String>,
     handshakes: u64,
     requests: u64,
     connections: u64,
@@ -106,7 +109,7 @@ struct Reload {
     files_failed: usize,
 }
 
-/// One finding, as `inspect --json` has it too.
+/// One problem, as `inspect --json` has it too.
 #[derive(Serialize)]
 pub(crate) struct Found<'a> {
     severity: &'static str,
@@ -140,8 +143,7 @@ struct RejectedClientJson<'a> {
 /// The state as JSON text.
 pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
     let now = snapshot.at;
-    let last_seen = snapshot.trusted.iter().filter_map(|trusted| trusted.usage.last_seen).max();
-    let trusted = snapshot.trusted.iter().map(|trusted| Trusted::new(trusted, last_seen, now));
+    let trusted = snapshot.trusted.iter().map(|trusted| Trusted::new(trusted, now));
     let refused = snapshot.handshakes.refused.iter();
     serde_json::to_vec(&Status {
         version: VERSION,
@@ -167,55 +169,53 @@ pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
 
 impl<'a> Certificate<'a> {
     fn of_server(server: &'a ServerCertificate, now: SystemTime) -> Self {
-        let verdict = Verdict::of_server(server, now);
-        Self {
-            file: server.file.display().to_string(),
-            fingerprint: server.fingerprint.to_string(),
-            subject: &server.subject,
-            not_before: text(server.not_before),
-            not_after: text(server.not_after),
-            days_left: days_left(server.not_after, now),
-            life_left: life_left(server.not_before, server.not_after, now),
-            state: verdict.as_str(),
-            verdict: verdict.to_string(),
-        }
+        let validity = [server.not_before, server.not_after];
+        let file = server.file.display().to_string();
+        Self::new(file, server.fingerprint, &server.subject, validity, &server.assessment, now)
     }
 
-    fn of_trusted(
-        trusted: &'a TrustedCertificate,
-        last_seen: Option<SystemTime>,
+    fn of_trusted(trusted: &'a TrustedCertificate, now: SystemTime) -> Self {
+        let validity = [trusted.not_before, trusted.not_after];
+        let file = trusted.file.display().to_string();
+        Self::new(file, trusted.fingerprint, &trusted.subject, validity, &trusted.assessment, now)
+    }
+
+    fn new(
+        file: String,
+        fingerprint: Fingerprint,
+        subject: &'a str,
+        [not_before, not_after]: [SystemTime; 2],
+        assessment: &'a Assessment,
         now: SystemTime,
     ) -> Self {
-        let verdict = Verdict::of(trusted, last_seen, now);
         Self {
-            file: trusted.file.display().to_string(),
-            fingerprint: trusted.fingerprint.to_string(),
-            subject: &trusted.subject,
-            not_before: text(trusted.not_before),
-            not_after: text(trusted.not_after),
-            days_left: days_left(trusted.not_after, now),
-            life_left: life_left(trusted.not_before, trusted.not_after, now),
-            state: verdict.as_str(),
-            verdict: verdict.to_string(),
+            file,
+            fingerprint: fingerprint.to_string(),
+            subject,
+            not_before: text(not_before),
+            not_after: text(not_after),
+            days_left: days_left(not_after, now),
+            life_left: life_left(not_before, not_after, now),
+            state: assessment.state.as_str(),
+            urgency: assessment.urgency.as_str(),
+            next_step: assessment.next_step,
+            verdict: &assessment.verdict,
         }
     }
 }
 
 impl<'a> Trusted<'a> {
-    fn new(
-        trusted: &'a TrustedCertificate,
-        last_seen: Option<SystemTime>,
-        now: SystemTime,
-    ) -> Self {
+    fn new(trusted: &'a TrustedCertificate, now: SystemTime) -> Self {
         let usage = trusted.usage;
         Self {
             role: trusted.role.as_str(),
-            certificate: Certificate::of_trusted(trusted, last_seen, now),
+            certificate: Certificate::of_trusted(trusted, now),
             serial: &trusted.serial,
             key: &trusted.key,
             has_successor: trusted.has_successor,
             first_seen: usage.first_seen.map(text),
             last_seen: usage.last_seen.map(text),
+            last_request: usage.last_request.map(text),
             handshakes: usage.handshakes,
             requests: usage.requests,
             connections: usage.connections,
@@ -279,7 +279,7 @@ fn text(time: SystemTime) -> String {
     rfc3339(unix_time(time))
 }
 
-/// How much is left of a life that began with 1.
+/// The share of its lifetime that is left, from 1 to 0.
 fn life_left(not_before: SystemTime, not_after: SystemTime, now: SystemTime) -> f64 {
     let life = not_after.duration_since(not_before).unwrap_or_default();
     let left = not_after.duration_since(now).unwrap_or_default();

@@ -14,8 +14,8 @@ use metrics::{
 use rustls::HandshakeKind;
 
 use crate::server::http::connection::Ended;
-use crate::server::snapshot::TrustedCertificate;
-use crate::trust::{Reason, unix_time};
+use crate::server::snapshot::{ServerCertificate, TrustedCertificate};
+use crate::trust::{Reason, Urgency, unix_time};
 
 /// The status codes that have a series of their own; the others share one, so that no service can
 /// make them many.
@@ -249,11 +249,18 @@ fn describe() {
     );
 }
 
-/// Tells the recorder of the moment of each trusted certificate. What is in one file in both roles
-/// is one to whoever reads the metrics.
-pub(super) fn report_certificates(trusted: &[TrustedCertificate]) {
+/// Reports each certificate to the current recorder. A certificate that one file holds in both roles
+/// is one series.
+pub(super) fn report_certificates(trusted: &[TrustedCertificate], server: &ServerCertificate) {
     describe_certificates();
+    gauge!("portcullis_server_certificate_urgency").set(server.assessment.urgency as u8);
     let mut series = BTreeMap::<_, (f64, [u64; 4])>::new();
+    let mut urgencies = BTreeMap::<_, Urgency>::new();
+    for certificate in trusted {
+        let key = (certificate.fingerprint, &certificate.file);
+        let urgency = urgencies.entry(key).or_insert(Urgency::None);
+        *urgency = certificate.assessment.urgency.max(*urgency);
+    }
     for certificate in trusted {
         let usage = certificate.usage;
         let key = (certificate.fingerprint, &certificate.file);
@@ -278,6 +285,11 @@ pub(super) fn report_certificates(trusted: &[TrustedCertificate]) {
         gauge!("portcullis_client_certificate_last_seen_timestamp_seconds", &labels)
             .set(float(last_seen));
     }
+    for ((fingerprint, file), urgency) in urgencies {
+        let labels =
+            [("fingerprint", fingerprint.to_string()), ("file", file.display().to_string())];
+        gauge!("portcullis_client_certificate_urgency", &labels).set(urgency as u8);
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nothing here comes near 2^53")]
@@ -286,6 +298,14 @@ fn float(number: u64) -> f64 {
 }
 
 fn describe_certificates() {
+    describe_gauge!(
+        "portcullis_client_certificate_urgency",
+        "How soon an operator has to act on a trusted certificate: 0 not at all, 1 soon, 2 now."
+    );
+    describe_gauge!(
+        "portcullis_server_certificate_urgency",
+        "How soon an operator has to act on the server certificate: 0 not at all, 1 soon, 2 now."
+    );
     describe_gauge!(
         "portcullis_client_certificate_expiration_timestamp_seconds",
         "When a trusted certificate ends."

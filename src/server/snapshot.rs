@@ -9,7 +9,8 @@ use crate::server::Handle;
 use crate::server::meters::Handshakes;
 use crate::server::rejections::RejectedClient;
 use crate::trust::{
-    ApiUsage, Fingerprint, Role, Summary, Usage, ValidityState, system_time, unix_time,
+    ApiUsage, Assessment, Fingerprint, Role, Summary, Usage, ValidityState, assess, assess_server,
+    system_time, unix_time,
 };
 
 /// The state of a running server at one moment.
@@ -84,9 +85,11 @@ pub struct ServerCertificate {
     pub not_before: SystemTime,
     /// and until when.
     pub not_after: SystemTime,
+    /// Its state, and what an operator should do about it.
+    pub assessment: Assessment,
 }
 
-/// A certificate that lets clients in.
+/// A trusted certificate.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TrustedCertificate {
@@ -112,6 +115,8 @@ pub struct TrustedCertificate {
     pub usage: Usage,
     /// The part of each API, by the id in `x-amzn-apigateway-api-id`, of up to 100.
     pub apis: BTreeMap<String, ApiUsage>,
+    /// Its state, and what an operator should do about it.
+    pub assessment: Assessment,
 }
 
 impl Handle {
@@ -139,7 +144,7 @@ impl Handle {
             not_ready: self.not_ready(),
             generation: generation.number,
             connections: self.current.live_count(),
-            server: ServerCertificate::new(&self.server_file, &generation.identity.summary),
+            server: self.server_certificate(),
             trusted: self.trusted(),
             reload: self.current.reload_state(),
             problems: self.current.problems(),
@@ -152,14 +157,20 @@ impl Handle {
     /// `file`: call it before the recorder is read. A recorder that remembers what it was told
     /// will go on to tell of certificates that were removed, unless it is made afresh each time.
     pub fn report_certificates(&self) {
-        crate::server::meters::report_certificates(&self.trusted());
+        crate::server::meters::report_certificates(&self.trusted(), &self.server_certificate());
     }
 
-    /// Every trusted certificate, and what has been seen of it.
+    /// The server's own certificate.
+    pub fn server_certificate(&self) -> ServerCertificate {
+        let summary = &self.current.newest().identity.summary;
+        ServerCertificate::new(&self.server_file, summary, self.current.clock().now())
+    }
+
+    /// Every trusted certificate, what has been seen of it, and what to do about it.
     pub fn trusted(&self) -> Vec<TrustedCertificate> {
         let store = &self.current.newest().store;
-        let latest = store.latest_ends();
-        let trusted = store.certificates().iter().map(|loaded| {
+        let assessed = assess(store, self.since, self.current.clock().now());
+        let trusted = store.certificates().iter().zip(assessed).map(|(loaded, assessed)| {
             let summary = loaded.certificate.summary();
             let counts = store.counts(loaded.role, summary.fingerprint);
             TrustedCertificate {
@@ -171,8 +182,9 @@ impl Handle {
                 key: loaded.certificate.key().to_string(),
                 not_before: system_time(summary.validity.not_before),
                 not_after: system_time(summary.validity.not_after),
-                has_successor: latest.has_successor(loaded.role, summary.validity),
-                usage: counts.usage(),
+                has_successor: assessed.has_successor,
+                usage: assessed.usage,
+                assessment: assessed.assessment,
                 apis: counts.apis(),
             }
         });
@@ -181,13 +193,14 @@ impl Handle {
 }
 
 impl ServerCertificate {
-    fn new(file: &Path, summary: &Summary) -> Self {
+    fn new(file: &Path, summary: &Summary, now: SystemTime) -> Self {
         Self {
             file: file.to_owned(),
             fingerprint: summary.fingerprint,
             subject: summary.subject.clone(),
             not_before: system_time(summary.validity.not_before),
             not_after: system_time(summary.validity.not_after),
+            assessment: assess_server(summary, now),
         }
     }
 }
