@@ -272,7 +272,9 @@ pub mod log;
 #[cfg(feature = "parts")]
 #[doc(hidden)]
 pub mod parts;
+mod problem;
 mod reload;
+mod request_context;
 mod server;
 pub mod service;
 mod trust;
@@ -288,3 +290,6 @@ pub use trust::{
     ApiUsage, Assessment, ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, State,
     Urgency, Usage,
 };
+
+/// The error of a service or a body, of any type.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,4 +1,4 @@
-//! Only requests of the APIs that are listed.
+//! Admits requests of listed APIs only.
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -9,46 +9,53 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Either;
 use pin_project_lite::pin_project;
-use tracing::info;
 
-use crate::service::headers::API_ID;
-use crate::service::problem::{self, ProblemBody, RequestId};
+use crate::problem::{self, ProblemBody};
+use crate::request_context::{API_ID, RequestContext, log_request};
 
-/// A service that lets through only requests of listed APIs, and answers `403` to others.
+/// A service that admits requests of listed APIs only, and refuses others with `403`.
 ///
-/// Any AWS account can have an API of its own that presents a certificate: the one that it was
-/// given. An API that is given the same one is told apart by what API Gateway says in
-/// `x-amzn-apigateway-api-id`. With no API listed every request passes.
+/// Several APIs may present the same client certificate. API Gateway writes the API's id into
+/// `x-amzn-apigateway-api-id`, which tells them apart. With no API listed, every request passes.
 ///
-/// It wraps a hyper service as well as a tower service; [`ApiIdLayer`] makes it from the latter.
+/// It wraps a hyper service as well as a tower service; [`ApiIdLayer`] is the tower layer.
 #[derive(Clone, Debug)]
 pub struct ApiId<S> {
-    ids: Arc<HashSet<Vec<u8>>>,
+    ids: Ids,
     inner: S,
 }
 
 impl<S> ApiId<S> {
-    /// Lets requests of these APIs through to a service.
+    /// Admits requests of these APIs to a service. Empty ids are ignored: an empty header never
+    /// passes.
     pub fn new(ids: impl IntoIterator<Item = impl Into<String>>, inner: S) -> Self {
         tower_layer::Layer::layer(&ApiIdLayer::new(ids), inner)
     }
 
-    fn lets_through<B>(&self, request: &Request<B>) -> bool {
+    fn is_admitted<B>(&self, request: &Request<B>) -> bool {
+        let Some(listed) = &self.ids else { return true };
         let mut ids = request.headers().get_all(API_ID).iter();
-        let is_listed = |id: &http::HeaderValue| self.ids.contains(id.as_bytes());
-        // One that names several is of none of them.
-        self.ids.is_empty() || ids.next().is_some_and(is_listed) && ids.next().is_none()
+        let is_listed = |id: &http::HeaderValue| listed.contains(id.as_bytes());
+        // A request that names several APIs counts as of none.
+        ids.next().is_some_and(is_listed) && ids.next().is_none()
     }
 }
 
-/// Makes an [`ApiId`] of a service.
+/// The listed ids; `None` where no list was given.
+type Ids = Option<Arc<HashSet<Vec<u8>>>>;
+
+/// The tower layer that wraps a service in an [`ApiId`].
 #[derive(Clone, Debug)]
-pub struct ApiIdLayer(Arc<HashSet<Vec<u8>>>);
+pub struct ApiIdLayer(Ids);
 
 impl ApiIdLayer {
-    /// Lets requests of these APIs through.
+    /// Admits requests of these APIs. Empty ids are ignored: an empty header never passes.
     pub fn new(ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self(Arc::new(ids.into_iter().map(|id| id.into().into_bytes()).collect()))
+        let mut is_given = false;
+        let ids = ids.into_iter().map(|id| id.into().into_bytes());
+        let ids = ids.inspect(|_| is_given = true).filter(|id| !id.is_empty()).collect();
+        // A list of nothing but empty ids admits no request, rather than every one.
+        Self(is_given.then(|| Arc::new(ids)))
     }
 }
 
@@ -56,17 +63,16 @@ impl<S> tower_layer::Layer<S> for ApiIdLayer {
     type Service = ApiId<S>;
 
     fn layer(&self, inner: S) -> ApiId<S> {
-        ApiId { ids: Arc::clone(&self.0), inner }
+        ApiId { ids: self.0.clone(), inner }
     }
 }
 
 fn refuse<B: Body, R>(request: Request<B>) -> Response<Either<R, ProblemBody<B>>> {
-    let id = RequestId::new();
-    let api_id = request.headers().get(API_ID).and_then(|value| value.to_str().ok());
-    info!(reason = "api_id", status = 403, api_id, request_id = %id, "request_refused");
-    let (version, detail) = (request.version(), "This API may not ask here.");
+    let context = RequestContext::of(&request);
+    log_request!(info, &context, "request_refused", reason = "api_id", status = 403);
+    let (version, detail) = (request.version(), "This API is not admitted.");
     let body = request.into_body();
-    problem::refuse(StatusCode::FORBIDDEN, detail, id, version, body).map(Either::Right)
+    problem::refuse(StatusCode::FORBIDDEN, detail, &context, version, body).map(Either::Right)
 }
 
 impl<S, B, R> hyper::service::Service<Request<B>> for ApiId<S>
@@ -79,10 +85,10 @@ where
     type Future = Guarded<S::Future, B>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        if self.lets_through(&request) {
-            Guarded { passed: Some(self.inner.call(request)), refused: None }
+        if self.is_admitted(&request) {
+            Guarded { admitted: Some(self.inner.call(request)), refused: None }
         } else {
-            Guarded { passed: None, refused: Some(request) }
+            Guarded { admitted: None, refused: Some(request) }
         }
     }
 }
@@ -101,19 +107,19 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if self.lets_through(&request) {
-            Guarded { passed: Some(self.inner.call(request)), refused: None }
+        if self.is_admitted(&request) {
+            Guarded { admitted: Some(self.inner.call(request)), refused: None }
         } else {
-            Guarded { passed: None, refused: Some(request) }
+            Guarded { admitted: None, refused: Some(request) }
         }
     }
 }
 
 pin_project! {
-    /// The answer of an [`ApiId`] that is to come.
+    /// The response future of an [`ApiId`].
     pub struct Guarded<F, B> {
         #[pin]
-        passed: Option<F>,
+        admitted: Option<F>,
         refused: Option<Request<B>>,
     }
 }
@@ -127,10 +133,10 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Some(future) = this.passed.as_pin_mut() {
+        if let Some(future) = this.admitted.as_pin_mut() {
             return future.poll(context).map_ok(|response| response.map(Either::Left));
         }
-        // It is there once: nobody polls a future that is ready.
+        // Taken once: a future that is ready is not polled again.
         this.refused.take().map_or(Poll::Pending, |request| Poll::Ready(Ok(refuse(request))))
     }
 }

@@ -1,4 +1,4 @@
-//! The application's own say: may this identity do this?
+//! Authorisation by a closure of the application.
 
 use std::future::{Ready, ready};
 use std::pin::Pin;
@@ -11,13 +11,13 @@ use http_body_util::Either;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::info;
 
 use crate::ClientIdentity;
-use crate::service::problem::{self, ProblemBody, RequestId};
+use crate::problem::{self, ProblemBody};
+use crate::request_context::{RequestContext, log_request};
 
-/// A tower layer that asks a closure for each request whether this identity may do this, and answers
-/// `403` where it may not, or where there is no identity.
+/// A tower layer that calls a closure with each request's client identity and head, and refuses the
+/// request with `403` where the closure returns `false` or the request has no identity.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -29,7 +29,7 @@ use crate::service::problem::{self, ProblemBody, RequestId};
 /// let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(gate);
 /// ```
 ///
-/// A closure that has to look something up returns a future, and gets what it asks about as its own:
+/// A closure that waits for something returns a future and owns its arguments:
 ///
 /// ```
 /// # async fn is_known(_: portcullis::Fingerprint) -> bool { true }
@@ -43,54 +43,51 @@ use crate::service::problem::{self, ProblemBody, RequestId};
 #[derive(Clone, Debug)]
 pub struct Authorize<D>(D);
 
-impl<F> Authorize<AtOnce<F>>
-where
-    F: Fn(&ClientIdentity, &Parts) -> bool,
-{
-    /// Asks this closure.
-    pub fn new(may: F) -> Self {
-        Self(AtOnce(may))
+impl<F: Fn(&ClientIdentity, &Parts) -> bool> Authorize<SyncClosure<F>> {
+    /// Authorises by this closure.
+    pub fn new(is_allowed: F) -> Self {
+        Self(SyncClosure(is_allowed))
     }
 }
 
-impl<F, V> Authorize<InTime<F>>
+impl<F, V> Authorize<AsyncClosure<F>>
 where
     F: Fn(ClientIdentity, Parts) -> V,
     V: Future<Output = bool>,
 {
-    /// Asks this closure, and waits for its verdict.
-    pub fn new_async(may: F) -> Self {
-        Self(InTime(may))
+    /// Authorises by the future that this closure returns.
+    pub fn new_async(is_allowed: F) -> Self {
+        Self(AsyncClosure(is_allowed))
     }
 }
 
-/// A closure that decides at once.
+/// A closure that returns its decision.
 #[derive(Clone, Debug)]
-pub struct AtOnce<F>(F);
+pub struct SyncClosure<F>(F);
 
-/// A closure that takes its time.
+/// A closure that returns a future of its decision.
 #[derive(Clone, Debug)]
-pub struct InTime<F>(F);
+pub struct AsyncClosure<F>(F);
 
-/// The two kinds of closures that can be asked.
+/// What decides about requests: one of the two kinds of closures.
 pub trait Decide {
-    /// Becomes whether this identity may do this.
-    type Verdict: Future<Output = bool>;
+    /// Resolves to `true` where the request is allowed.
+    type Decision: Future<Output = bool>;
 
-    /// Asks the closure.
-    fn decide(&self, client: &ClientIdentity, head: &Parts) -> Self::Verdict;
+    /// Calls the closure.
+    fn decide(&self, client: &ClientIdentity, head: &Parts) -> Self::Decision;
 }
 
-impl<F: Fn(&ClientIdentity, &Parts) -> bool> Decide for AtOnce<F> {
-    type Verdict = Ready<bool>;
+impl<F: Fn(&ClientIdentity, &Parts) -> bool> Decide for SyncClosure<F> {
+    type Decision = Ready<bool>;
 
     fn decide(&self, client: &ClientIdentity, head: &Parts) -> Ready<bool> {
         ready(self.0(client, head))
     }
 }
 
-impl<F: Fn(ClientIdentity, Parts) -> V, V: Future<Output = bool>> Decide for InTime<F> {
-    type Verdict = V;
+impl<F: Fn(ClientIdentity, Parts) -> V, V: Future<Output = bool>> Decide for AsyncClosure<F> {
+    type Decision = V;
 
     fn decide(&self, client: &ClientIdentity, head: &Parts) -> V {
         self.0(client.clone(), head.clone())
@@ -120,7 +117,7 @@ where
 {
     type Response = Response<Either<R, ProblemBody<B>>>;
     type Error = S::Error;
-    type Future = Authorizing<D::Verdict, S, B>;
+    type Future = Authorizing<D::Decision, S, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -128,24 +125,24 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let verdict =
-            head.extensions.get::<ClientIdentity>().map(|client| self.decide.decide(client, &head));
+        let client = head.extensions.get::<ClientIdentity>();
+        let decision = client.map(|client| self.decide.decide(client, &head));
         let request = Request::from_parts(head, body);
-        let step = match verdict {
-            Some(verdict) => {
-                // The one that is ready is the one that is called.
+        let step = match decision {
+            Some(decision) => {
+                // The clone may not be ready; the service that was polled is.
                 let unready = self.inner.clone();
                 let service = std::mem::replace(&mut self.inner, unready);
-                Step::Asking { verdict, waiting: Some((service, request)) }
+                Step::Deciding { decision, waiting: Some((service, request)) }
             }
-            None => Step::Rejection { request: Some(request) },
+            None => Step::Refused { request: Some(request) },
         };
         Authorizing { step }
     }
 }
 
 pin_project! {
-    /// The answer of an [`Authorized`] that is to come.
+    /// The response future of an [`Authorized`].
     pub struct Authorizing<V, S: Service<Request<B>>, B> {
         #[pin]
         step: Step<V, S, S::Future, B>,
@@ -155,9 +152,9 @@ pin_project! {
 pin_project! {
     #[project = StepProjection]
     enum Step<V, S, F, B> {
-        Asking { #[pin] verdict: V, waiting: Option<(S, Request<B>)> },
-        Passed { #[pin] future: F },
-        Rejection { request: Option<Request<B>> },
+        Deciding { #[pin] decision: V, waiting: Option<(S, Request<B>)> },
+        Calling { #[pin] future: F },
+        Refused { request: Option<Request<B>> },
     }
 }
 
@@ -173,20 +170,20 @@ where
         let mut step = self.project().step;
         loop {
             let next = match step.as_mut().project() {
-                StepProjection::Asking { verdict, waiting } => {
-                    let may = std::task::ready!(verdict.poll(context));
+                StepProjection::Deciding { decision, waiting } => {
+                    let is_allowed = std::task::ready!(decision.poll(context));
                     match waiting.take() {
-                        Some((mut service, request)) if may => {
-                            Step::Passed { future: service.call(request) }
+                        Some((mut service, request)) if is_allowed => {
+                            Step::Calling { future: service.call(request) }
                         }
-                        other => Step::Rejection { request: other.map(|(_, request)| request) },
+                        other => Step::Refused { request: other.map(|(_, request)| request) },
                     }
                 }
-                StepProjection::Passed { future } => {
+                StepProjection::Calling { future } => {
                     return future.poll(context).map_ok(|response| response.map(Either::Left));
                 }
-                StepProjection::Rejection { request } => {
-                    // Taken once: nobody polls a future that is ready.
+                StepProjection::Refused { request } => {
+                    // Taken once: a future that is ready is not polled again.
                     return match request.take() {
                         Some(request) => Poll::Ready(Ok(refuse(request))),
                         None => Poll::Pending,
@@ -199,11 +196,12 @@ where
 }
 
 fn refuse<B: Body, R>(request: Request<B>) -> Response<Either<R, ProblemBody<B>>> {
-    let id = RequestId::new();
+    let context = RequestContext::of(&request);
     let client = request.extensions().get::<ClientIdentity>();
     let fingerprint = client.map(|client| tracing::field::display(client.fingerprint()));
-    info!(reason = "not_authorized", status = 403, fingerprint, request_id = %id, "request_refused");
-    let (version, detail) = (request.version(), "This client may not do this.");
+    let reason = "not_authorized";
+    log_request!(info, &context, "request_refused", reason, status = 403, fingerprint);
+    let (version, detail) = (request.version(), "This client is not authorized.");
     let body = request.into_body();
-    problem::refuse(StatusCode::FORBIDDEN, detail, id, version, body).map(Either::Right)
+    problem::refuse(StatusCode::FORBIDDEN, detail, &context, version, body).map(Either::Right)
 }

@@ -1,4 +1,4 @@
-//! A body that must make progress.
+//! A deadline on each pause within a body.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,46 +9,46 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::BoxError;
 
 pin_project! {
-    /// A body that fails with [`Stalled`] when nothing of it has come for too long. Time in which
-    /// nobody asks for more does not count.
+    /// A body that fails with [`BodyStalled`] when its next frame does not arrive in time. Only the
+    /// time in which the body is polled counts.
     pub struct BodyTimeout<B> {
         #[pin]
         inner: B,
-        patience: Duration,
-        // Made when the body is waited for the first time, which most never are.
-        alarm: Option<Pin<Box<Sleep>>>,
+        limit: Duration,
+        // Created when the body is first pending: most bodies never are.
+        timer: Option<Pin<Box<Sleep>>>,
         is_waiting: bool,
     }
 }
 
-/// Nothing of a body has come for too long.
+/// The next frame of a body did not arrive in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyStalled {
-    /// For how long nothing had come.
+    /// How long the body had been waited for.
     pub after: Duration,
 }
 
 impl fmt::Display for BodyStalled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nothing of the body has come for {:?}", self.after)
+        write!(f, "no more of the body arrived for {:?}", self.after)
     }
 }
 
 impl std::error::Error for BodyStalled {}
 
 impl<B> BodyTimeout<B> {
-    /// The body `inner`, of which something must come within `patience`, each time again.
-    pub fn new(inner: B, patience: Duration) -> Self {
-        Self { inner, patience, alarm: None, is_waiting: false }
+    /// Limits each pause within the body `inner`.
+    pub fn new(inner: B, limit: Duration) -> Self {
+        Self { inner, limit, timer: None, is_waiting: false }
     }
 }
 
 impl<B> fmt::Debug for BodyTimeout<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Patient").field("patience", &self.patience).finish_non_exhaustive()
+        f.debug_struct("BodyTimeout").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
@@ -65,13 +65,13 @@ impl<B: Body<Error: Into<BoxError>>> Body for BodyTimeout<B> {
             *this.is_waiting = false;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let alarm = this.alarm.get_or_insert_with(|| Box::pin(sleep(*this.patience)));
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(*this.limit)));
         if !*this.is_waiting {
-            alarm.as_mut().reset(Instant::now() + *this.patience);
+            timer.as_mut().reset(Instant::now() + *this.limit);
             *this.is_waiting = true;
         }
-        let stalled = BodyStalled { after: *this.patience };
-        alarm.as_mut().poll(context).map(|()| Some(Err(stalled.into())))
+        let stalled = BodyStalled { after: *this.limit };
+        timer.as_mut().poll(context).map(|()| Some(Err(stalled.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -91,16 +91,16 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test]
-    async fn it_fails_when_nothing_comes_and_not_while_something_does() {
+    async fn stalled_body_fails_and_slow_one_does_not() {
         pause();
         let (mut sender, body) = Channel::<Bytes>::new(1);
-        let mut body = BodyTimeout::new(body, PATIENCE);
+        let mut body = BodyTimeout::new(body, LIMIT);
         for _ in 0..5 {
             let late = async {
-                sleep(PATIENCE - Duration::from_secs(1)).await;
+                sleep(LIMIT - Duration::from_secs(1)).await;
                 sender.send_data(Bytes::from_static(b"x")).await.unwrap();
             };
             let (frame, ()) = tokio::join!(body.frame(), late);
@@ -108,19 +108,19 @@ mod tests {
         }
         let begun = Instant::now();
         let error = body.frame().await.unwrap().unwrap_err();
-        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
-        assert_eq!(error.downcast_ref(), Some(&BodyStalled { after: PATIENCE }));
+        assert_eq!(begun.elapsed().as_secs(), LIMIT.as_secs());
+        assert_eq!(error.downcast_ref(), Some(&BodyStalled { after: LIMIT }));
     }
 
     #[tokio::test]
-    async fn time_in_which_nobody_asks_does_not_count() {
+    async fn time_between_polls_does_not_count() {
         pause();
         let (mut sender, body) = Channel::<Bytes>::new(1);
-        let mut body = BodyTimeout::new(body, PATIENCE);
+        let mut body = BodyTimeout::new(body, LIMIT);
         let first = async { sender.send_data(Bytes::from_static(b"x")).await.unwrap() };
         let (frame, ()) = tokio::join!(body.frame(), first);
         frame.unwrap().unwrap();
-        advance(PATIENCE * 3).await;
+        advance(LIMIT * 3).await;
         sender.send_data(Bytes::from_static(b"y")).await.unwrap();
         drop(sender);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "y");

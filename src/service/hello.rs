@@ -1,4 +1,4 @@
-//! `hello world`, as AWS's example answers.
+//! `hello world`, the response of AWS's Node.js example.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -6,17 +6,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::service::Service;
-use pin_project_lite::pin_project;
 
+use crate::BoxError;
+use crate::problem::{self, KeepUnread};
+use crate::request_context::{RequestContext, log_request};
 use crate::service::{BodyStalled, BodyTimeout};
 
-/// Answers every request `200` and `hello world`, once its body has been read and dropped; `413`
-/// where that is larger than 10 MiB, the largest payload that API Gateway passes on, and `408`
-/// where nothing more of it comes.
+/// Reads and drops each request's body, then responds `200` and `hello world`; `413` to a body
+/// larger than 10 MiB, the largest payload of API Gateway, and `408` to one that stalls.
 #[derive(Clone, Copy, Debug)]
 pub struct Hello {
     max_body: u64,
@@ -30,14 +31,14 @@ impl Default for Hello {
 }
 
 impl Hello {
-    /// How many bytes the body of a request may have. 10 MiB.
+    /// The largest request body in bytes. 10 MiB.
     #[must_use]
     pub fn max_body(mut self, bytes: u64) -> Self {
         self.max_body = bytes;
         self
     }
 
-    /// How long nothing may come of a request's body. 30 s.
+    /// The longest pause within a request's body. 30 s.
     #[must_use]
     pub fn body_timeout(mut self, limit: Duration) -> Self {
         self.body_timeout = limit;
@@ -54,16 +55,23 @@ where
     type Future = HelloFuture<B>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let body = request.into_body();
-        if body.is_end_stream() {
-            return HelloFuture::Now;
+        if request.body().is_end_stream() {
+            return HelloFuture::Ready;
         }
-        let most = usize::try_from(self.max_body).unwrap_or(usize::MAX);
-        let mut body = Box::pin(Limited::new(BodyTimeout::new(body, self.body_timeout), most));
-        HelloFuture::Later(Box::pin(async move {
+        let context = RequestContext::of(&request);
+        let version = request.version();
+        let limit = usize::try_from(self.max_body).unwrap_or(usize::MAX);
+        let is_too_large = request.body().size_hint().lower() > self.max_body;
+        let body = BodyTimeout::new(request.into_body(), self.body_timeout);
+        let mut body = Box::pin(Limited::new(body, limit));
+        HelloFuture::Reading(Box::pin(async move {
+            if is_too_large {
+                return Some(Unread { body, failure: Failure::TooLarge, context, version });
+            }
             while let Some(frame) = body.frame().await {
                 if let Err(error) = frame {
-                    return Some((body, error));
+                    let failure = Failure::of(&error);
+                    return Some(Unread { body, failure, context, version });
                 }
             }
             None
@@ -71,78 +79,77 @@ where
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 type HelloRequestBody<B> = Pin<Box<Limited<BodyTimeout<B>>>>;
 
-/// What is left of a body that was not read to its end, and why it was not.
-type Unread<B> = Option<(HelloRequestBody<B>, BoxError)>;
+/// The body of a response of [`Hello`].
+pub type HelloBody<B> = KeepUnread<Full<Bytes>, HelloRequestBody<B>>;
 
-/// The answer that comes when the request's body has been read.
-pub enum HelloFuture<B> {
-    /// There is no body.
-    Now,
-    /// What of the body could not be read.
-    Later(Pin<Box<dyn Future<Output = Unread<B>> + Send>>),
+/// A request whose body was not read to its end.
+pub struct Unread<B> {
+    body: HelloRequestBody<B>,
+    failure: Failure,
+    context: RequestContext,
+    version: Version,
 }
 
-impl<B> Future for HelloFuture<B> {
+/// The response of [`Hello`], once the request's body has been read.
+pub enum HelloFuture<B> {
+    /// The request has no body.
+    Ready,
+    /// The body is being read. It yields what could not be read.
+    Reading(Pin<Box<dyn Future<Output = Option<Unread<B>>> + Send>>),
+}
+
+impl<B: Body<Error: Into<BoxError>>> Future for HelloFuture<B> {
     type Output = Result<Response<HelloBody<B>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let unread = match &mut *self {
-            Self::Now => None,
-            Self::Later(read) => ready!(read.as_mut().poll(context)),
+            Self::Ready => None,
+            Self::Reading(read) => ready!(read.as_mut().poll(context)),
         };
-        let (status, text) = match &unread {
-            None => (StatusCode::OK, "hello world\n"),
-            Some((_, error)) => why_unread(error),
-        };
-        let unread = unread.map(|(body, _)| body);
-        let mut response = Response::new(HelloBody { text: Full::from(text), unread });
-        *response.status_mut() = status;
+        if let Some(unread) = unread {
+            return Poll::Ready(Ok(unread.refuse()));
+        }
+        let mut response = Response::new(HelloBody::new(Full::from("hello world\n"), None));
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, plain);
         Poll::Ready(Ok(response))
     }
 }
 
-fn why_unread(error: &BoxError) -> (StatusCode, &'static str) {
-    if error.is::<LengthLimitError>() {
-        (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n")
-    } else if error.is::<BodyStalled>() {
-        (StatusCode::REQUEST_TIMEOUT, "nothing more of the body came\n")
-    } else {
-        (StatusCode::BAD_REQUEST, "the body could not be read\n")
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    TooLarge,
+    Stalled,
+    Broken,
+}
+
+impl Failure {
+    fn of(error: &BoxError) -> Self {
+        match error {
+            error if error.is::<LengthLimitError>() => Self::TooLarge,
+            error if error.is::<BodyStalled>() => Self::Stalled,
+            _ => Self::Broken,
+        }
     }
 }
 
-pin_project! {
-    /// The answer's text. It keeps the rest of a request's body until it has been sent: an HTTP/2
-    /// stream whose body is dropped before it has been answered is reset, and its answer lost.
-    pub struct HelloBody<B> {
-        #[pin]
-        text: Full<Bytes>,
-        unread: Option<HelloRequestBody<B>>,
-    }
-}
-
-impl<B> Body for HelloBody<B> {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.project().text.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.text.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.text.size_hint()
+impl<B: Body<Error: Into<BoxError>>> Unread<B> {
+    fn refuse(self) -> Response<HelloBody<B>> {
+        let (status, reason, detail) = match self.failure {
+            Failure::TooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.")
+            }
+            Failure::Stalled => {
+                (StatusCode::REQUEST_TIMEOUT, "body_timeout", "The body did not arrive in time.")
+            }
+            Failure::Broken => {
+                (StatusCode::BAD_REQUEST, "body_broken", "The body is malformed or incomplete.")
+            }
+        };
+        let number = status.as_u16();
+        log_request!(info, &self.context, "request_refused", reason, status = number);
+        problem::refuse(status, detail, &self.context, self.version, self.body)
     }
 }

@@ -3,57 +3,36 @@
 
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 use tracing::{Level, enabled, info};
 
+use crate::request_context::RequestContext;
 use crate::server::http::gate::Shared;
 
 /// Where the lines of the access log are sent.
 const TARGET: &str = "portcullis::access";
 
-pub(super) const API_ID: HeaderName = HeaderName::from_static("x-amzn-apigateway-api-id");
-const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
-
-/// So much is written of a path,
-const LONGEST_PATH: usize = 1024;
-/// and of a header that names the API or the trace.
-const LONGEST_ID: usize = 256;
-
 /// One request, from its head to the end of its answer.
 #[derive(Debug)]
 pub(in crate::server) struct Account {
     began: Instant,
-    /// What the request said of itself; `None` where no access log is kept.
-    line: Option<Box<Line>>,
+    /// `None` where no access log is kept.
+    line: Option<Line>,
 }
 
 #[derive(Debug)]
 struct Line {
-    method: Method,
-    path: Option<PathAndQuery>,
-    api_id: Option<HeaderValue>,
-    trace_id: Option<HeaderValue>,
+    context: RequestContext,
     status: Option<StatusCode>,
     bytes: u64,
     is_whole: bool,
 }
 
 impl Account {
-    pub(in crate::server) fn open<B>(request: &Request<B>) -> Self {
+    pub(in crate::server) fn open(context: RequestContext) -> Self {
         let is_kept = enabled!(target: TARGET, Level::INFO);
-        let line = is_kept.then(|| {
-            Box::new(Line {
-                method: request.method().clone(),
-                path: request.uri().path_and_query().cloned(),
-                api_id: request.headers().get(API_ID).cloned(),
-                trace_id: request.headers().get(TRACE_ID).cloned(),
-                status: None,
-                bytes: 0,
-                is_whole: false,
-            })
-        });
+        let line = is_kept.then_some(Line { context, status: None, bytes: 0, is_whole: false });
         Self { began: Instant::now(), line }
     }
 
@@ -62,7 +41,7 @@ impl Account {
         if let Some(line) = &mut self.line {
             line.status = Some(status);
             // Of what may have no body, none is asked for.
-            line.is_whole = !has_body || line.method == Method::HEAD;
+            line.is_whole = !has_body || *line.context.method() == Method::HEAD;
         }
     }
 
@@ -83,15 +62,17 @@ impl Account {
             target: TARGET,
             // As text it is cheaper than as what is yet to be formatted.
             message = "request",
-            method = line.method.as_str(),
-            path = line.path.as_ref().map_or("", |path| cut(path.path(), LONGEST_PATH)),
+            method = line.context.method().as_str(),
+            path = line.context.path(),
             status = line.status.map(|status| status.as_u16()),
             bytes = line.bytes,
             duration = seconds(took),
             certificate = shared.fingerprint(),
             peer = shared.peer_text(),
-            api_id = text(line.api_id.as_ref()),
-            trace_id = text(line.trace_id.as_ref()),
+            request_id = %line.context.id(),
+            api_id = line.context.api_id(),
+            trace_id = line.context.trace_id(),
+            traceparent = line.context.traceparent(),
             cut_off = (!line.is_whole).then_some(true),
         );
     }
@@ -100,17 +81,4 @@ impl Account {
 /// For a log line, to the microsecond: what is below is noise, and takes long to write.
 pub(in crate::server) fn seconds(took: Duration) -> f64 {
     (took.as_secs_f64() * 1e6).round() / 1e6
-}
-
-/// What a client may have written, where it prints, up to a bound.
-fn text(value: Option<&HeaderValue>) -> Option<&str> {
-    value.and_then(|value| value.to_str().ok()).map(|text| cut(text, LONGEST_ID))
-}
-
-fn cut(text: &str, longest: usize) -> &str {
-    let mut end = longest.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or(text)
 }

@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::reload::Admission;
-use crate::server::http::access_log::{API_ID, Account};
+use crate::request_context::RequestContext;
+use crate::server::http::access_log::Account;
 use crate::server::http::progress::Progress;
 use crate::server::meters::Meters;
 use crate::server::{Limits, Phase};
@@ -150,13 +151,13 @@ struct InFlight {
 }
 
 impl InFlight {
-    fn new<B>(shared: &Arc<Shared>, request: &Request<B>) -> Self {
+    fn new<B>(shared: &Arc<Shared>, request: &Request<B>, context: RequestContext) -> Self {
         shared.requests.fetch_add(1, Ordering::Relaxed);
         let others = shared.in_flight.fetch_add(1, Ordering::AcqRel);
         if others + 1 == shared.max_streams && request.version() == Version::HTTP_2 {
             shared.meters.streams_exhausted();
         }
-        Self { shared: Arc::clone(shared), account: Account::open(request), is_offered: false }
+        Self { shared: Arc::clone(shared), account: Account::open(context), is_offered: false }
     }
 
     /// Whether there is something of the answer for the client to take.
@@ -238,11 +239,12 @@ where
     type Future = GateFuture<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let api_id = request.headers().get(API_ID).map(HeaderValue::as_bytes);
-        if !self.shared.admission.admit_request(api_id) {
+        let context = RequestContext::new(&request);
+        if !self.shared.admission.admit_request(context.api_id_bytes()) {
             return GateFuture { inner: None, in_flight: None, version: request.version() };
         }
-        let in_flight = InFlight::new(&self.shared, &request);
+        context.store(request.extensions_mut());
+        let in_flight = InFlight::new(&self.shared, &request, context);
         self.shared.progress.head_came();
         let extensions = request.extensions_mut();
         extensions.insert(self.shared.admission.identity().clone());

@@ -24,20 +24,18 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header, request as head};
 use http_body::Body;
 use tokio::time::Instant;
-use tracing::{info, warn};
 
-use crate::ClientIdentity;
-use crate::service::problem::{self, RequestId};
+use crate::problem;
+use crate::request_context::{RequestContext, log_request};
 use crate::service::proxy::exchange::{Deadlines, Outgoing, exchange};
 use crate::service::proxy::failure::{InvalidRequest, ProxyError};
 use crate::service::proxy::pool::Pool;
 use crate::service::proxy::request::check;
 use crate::service::proxy::upload::Upload;
+use crate::{BoxError, ClientIdentity};
 
 pub use response::ProxyBody;
 pub use upstream::{BadUpstream, Upstream};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A service that passes requests on to an application, by HTTP/1.1.
 ///
@@ -192,17 +190,15 @@ impl Inner {
 /// What the client gets instead of an answer; the log gets the reason.
 fn report(failure: &ProxyError, head: &head::Parts, upload: Upload) -> Response<ProxyBody> {
     failure.count();
-    let id = RequestId::new();
-    let status = failure.status();
-    let (reason, method) = (failure.reason(), &head.method);
+    let context = RequestContext::of_head(head);
+    let (status, reason) = (failure.status(), failure.reason());
     let number = status.as_u16();
-    let trace_id = head.headers.get("x-amzn-trace-id").and_then(|value| value.to_str().ok());
     if failure.is_of_client() {
-        info!(reason, status = number, error = %failure, request_id = %id, %method, trace_id, "request_refused");
+        log_request!(info, &context, "request_refused", reason, status = number, error = %failure);
     } else {
-        warn!(reason, status = number, error = %failure, request_id = %id, %method, trace_id, "upstream_failed");
+        log_request!(warn, &context, "upstream_failed", reason, status = number, error = %failure);
     }
-    let mut response = problem::answer(status, failure.detail(), id);
+    let mut response = problem::response(status, failure.detail(), &context);
     if matches!(failure, ProxyError::Rejection(InvalidRequest::Method)) {
         let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         response.headers_mut().insert(header::ALLOW, allowed);

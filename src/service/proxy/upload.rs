@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::BoxError;
 use crate::service::body_timeout::{BodyStalled, BodyTimeout};
 use crate::service::headers;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 
 /// A body that is passed on. What it comes from is shared with whoever waits for the answer: it may
