@@ -1,4 +1,4 @@
-//! The exporter: what the library counts, as Prometheus reads it.
+//! The exporter: what the library counts, in Prometheus' text format.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,18 +7,22 @@ use ::metrics::{describe_gauge, gauge, set_global_recorder, with_local_recorder}
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use metrics_process::Collector;
 
 use crate::Handle;
 
-/// The upper bounds of a handshake's duration: a full one takes a third of a millisecond of one
-/// processor, and a client two round trips around the world.
+/// The features that change what the binary can do.
+const FEATURES: [(&str, bool); 1] = [("aws", cfg!(feature = "aws"))];
+
+/// Upper bounds of handshake durations: a full one takes a third of a millisecond of one core, and
+/// a client two round trips around the world.
 const HANDSHAKE: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Those of a request's. API Gateway gives up after 29 s by default.
+/// Upper bounds of request durations. API Gateway gives up after 29 s by default.
 const REQUEST: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 29.0];
 
-/// How often what was recorded of durations is sorted into buckets: until then each takes memory.
+/// How often recorded durations are sorted into buckets; until then each takes memory.
 const UPKEEP: Duration = Duration::from_secs(1);
 
 /// The recorder of this process.
@@ -32,19 +36,20 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Makes a recorder the one of this process. What is counted before is lost, so this comes
-    /// before the server is bound.
+    /// Installs the recorder of this process. It must come before the server is bound: counts of
+    /// before are lost.
     ///
     /// # Errors
-    /// Another recorder is there.
+    /// Another recorder is installed.
     pub fn install() -> Result<Self, BuildError> {
         let recorder = recorder()?;
         let handle = recorder.handle();
         set_global_recorder(recorder).map_err(BuildError::FailedToSetGlobalRecorder)?;
+        report_build();
         Ok(Self(handle))
     }
 
-    /// Keeps the memory that recording takes within bounds, for ever.
+    /// Keeps the memory of recorded durations within bounds, forever.
     pub(super) async fn keep_up(&self) {
         loop {
             tokio::time::sleep(UPKEEP).await;
@@ -54,19 +59,32 @@ impl Metrics {
 
     pub(super) fn render(&self, server: &Handle) -> String {
         let mut text = self.0.render();
-        // A recorder keeps a series for ever. This one lives for one answer, so that the series of
-        // a certificate go when the certificate does, and no alert can be about one that is out.
+        // A recorder keeps a series forever. This one lives for one response, so that the series of
+        // a removed certificate go with it and no alert is about one that is gone.
         let of_this_moment = PrometheusBuilder::new().build_recorder();
         with_local_recorder(&of_this_moment, || {
             server.report_certificates();
             report_tasks();
+            let process = Collector::default();
+            process.describe();
+            process.collect();
         });
         text.push_str(&of_this_moment.handle().render());
         text
     }
 }
 
-/// A task that is left behind shows in nothing else.
+fn report_build() {
+    describe_gauge!("portcullis_build_info", "1, with the version and the cargo features.");
+    let features = FEATURES.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name);
+    let labels = [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("features", features.collect::<Vec<_>>().join(",")),
+    ];
+    gauge!("portcullis_build_info", &labels).set(1);
+}
+
+/// A leaked task shows in nothing else.
 fn report_tasks() {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     describe_gauge!("portcullis_tasks", "Tasks of the runtime that have not ended.");

@@ -1,19 +1,21 @@
 "use strict";
-// Asks /status again and again, and shows it. Whatever comes from there is text: a stranger may
-// have written part of it, so nothing here makes markup.
+// Polls /status and shows it. Everything in it is text: a rejected client may have written part of
+// it, so nothing here makes markup.
 
 const EVERY = 3000;
 const MOST_ROWS = 500;
 const TONES = {
-  in_use: "good", waiting: "calm", not_yet_valid: "calm", quiet: "", safe_to_remove: "go",
-  ends_without_successor: "warn", renew: "warn", expired: "bad", error: "bad", warning: "warn",
+  in_use: "good", waiting: "calm", unknown: "calm", not_yet_valid: "calm", quiet: "",
+  safe_to_remove: "go", expired: "bad", error: "bad", warning: "warn",
 };
+// What has to be done outweighs the state.
+const URGENT = { none: null, soon: "warn", now: "bad" };
 
 const byId = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 let at = new Date();
-let answered = null;
+let responded = null;
 
 function make(tag, className, ...children) {
   const element = document.createElement(tag);
@@ -22,7 +24,7 @@ function make(tag, className, ...children) {
   return element;
 }
 
-// Leaves alone what has not changed, so that a selection stays.
+// Unchanged text stays as it is, so that a selection does.
 function put(element, text, className) {
   if (element.textContent !== text) element.textContent = text;
   if (className !== undefined && element.className !== className) element.className = className;
@@ -41,7 +43,7 @@ function ago(time) {
 const day = (time) => time.slice(0, 10);
 const clock = (time) => `${day(time)} ${time.slice(11, 19)}`;
 
-// One row a value, kept where its key stays.
+// One row for each value, kept while its key stays.
 function rows(list, values, key, build) {
   const old = new Map([...list.children].map((row) => [row.key, row]));
   const seen = new Map();
@@ -67,11 +69,12 @@ function certificateRow() {
   const file = make("div", "file");
   const print = make("div", "print");
   const about = make("div", "quiet");
+  const step = make("div", "wrapped");
   const verdict = make("p", "chip");
   const fill = make("span", "");
   const bar = make("div", "bar", fill);
   bar.setAttribute("role", "meter");
-  bar.setAttribute("aria-label", "life that is left");
+  bar.setAttribute("aria-label", "lifetime left");
   const left = make("div", "quiet left");
   const numbers = ["last seen", "connections", "requests"].map((name) => {
     const value = make("b", "");
@@ -79,17 +82,19 @@ function certificateRow() {
   });
   const figures = make("div", "numbers", ...numbers.map(([cell]) => cell));
   const row = make("li", "certificate",
-    make("div", "", make("div", "verdict", verdict), file, print, about),
+    make("div", "", make("div", "verdict", verdict), step, file, print, about),
     make("div", "", bar, left), figures);
   row.show = (it) => {
-    const tone = TONES[it.state] ?? "";
+    const tone = URGENT[it.urgency] ?? TONES[it.state] ?? "";
     put(verdict, it.verdict, `chip ${tone}`);
+    put(step, it.next_step ? `Next: ${it.next_step}.` : "");
+    step.hidden = !it.next_step;
     put(file, it.file);
     put(print, it.fingerprint);
     const role = it.role === "anchor" ? ", a CA" : "";
     put(about, it.key ? `${it.subject}, serial ${it.serial}, ${it.key}${role}` : it.subject);
     const share = Math.round(it.life_left * 1000) / 10;
-    bar.className = `bar ${it.days_left > 30 ? "good" : "warn"}`;
+    bar.className = `bar ${URGENT[it.urgency] ?? "good"}`;
     bar.setAttribute("aria-valuenow", share);
     fill.style.width = `${share}%`;
     const days = it.days_left === 1 ? "1 day" : `${number.format(it.days_left)} days`;
@@ -107,9 +112,9 @@ function certificateRow() {
 
 function problemRow() {
   const severity = make("p", "chip");
-  const problem = make("div", "said");
-  const remedy = make("div", "quiet said");
-  const row = make("li", "finding", severity, make("div", "", problem, remedy));
+  const problem = make("div", "wrapped");
+  const remedy = make("div", "quiet wrapped");
+  const row = make("li", "problem", severity, make("div", "", problem, remedy));
   row.show = (it) => {
     put(severity, it.severity, `chip ${TONES[it.severity] ?? ""}`);
     put(problem, `${it.file}${it.line ? `:${it.line}` : ""}: ${it.problem}`);
@@ -122,10 +127,10 @@ function refusalRow() {
   const reason = make("p", "chip bad");
   const when = make("div", "when");
   const peer = make("div", "quiet");
-  const who = make("div", "said");
+  const who = make("div", "wrapped");
   const print = make("div", "print");
-  const nearest = make("div", "said");
-  const remedy = make("div", "quiet said");
+  const nearest = make("div", "wrapped");
+  const remedy = make("div", "quiet wrapped");
   const row = make("li", "refusal", make("div", "", reason, when, peer),
     make("div", "", who, print, nearest, remedy));
   row.show = (it) => {
@@ -166,7 +171,7 @@ function show(status) {
     ["connections", status.connections],
     ["requests", sum(status.trusted.map((it) => it.requests))],
     ["handshakes accepted", status.handshakes.accepted],
-    ["clients refused", sum(Object.values(status.handshakes.refused))],
+    ["clients rejected", sum(Object.values(status.handshakes.refused))],
   ], ([label]) => label, figureRow);
   byId("problem-list").hidden = status.problems.length === 0;
   rows(byId("problems"), status.problems, (it) => JSON.stringify(it), problemRow);
@@ -182,18 +187,18 @@ function show(status) {
   put(byId("at"), `${clock(status.at)} UTC`);
 }
 
-async function ask() {
+async function poll() {
   try {
-    const answer = await fetch("status", { cache: "no-store", signal: AbortSignal.timeout(10000) });
-    if (!answer.ok) throw new Error(answer.statusText);
-    show(await answer.json());
-    answered = new Date();
+    const response = await fetch("status", { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    if (!response.ok) throw new Error(response.statusText);
+    show(await response.json());
+    responded = new Date();
   } catch {
-    const since = answered ? ` since ${answered.toISOString().slice(11, 19)} UTC` : "";
-    put(byId("state"), `no answer${since}`, "chip bad");
-    document.title = "no answer · portcullis";
+    const since = responded ? ` since ${responded.toISOString().slice(11, 19)} UTC` : "";
+    put(byId("state"), `no response${since}`, "chip bad");
+    document.title = "no response · portcullis";
   }
-  setTimeout(ask, EVERY);
+  setTimeout(poll, EVERY);
 }
 
-ask();
+poll();

@@ -219,16 +219,44 @@ async fn prometheus_has_nothing_against_the_metrics() {
 #[tokio::test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
 async fn the_alert_rules_name_metrics_that_there_are() {
-    let site = Site::new();
-    assert!(site.ask(Some(&PKI.a)).await);
-    let (_, _, metrics) = site.get("/metrics");
-    let rules = include_str!("../../../deploy/portcullis.rules.yml");
-    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-    let words = rules.split(|c| !is_name(c)).filter(|name| name.starts_with("portcullis_"));
-    let mut count = 0;
-    for name in words {
-        assert!(metrics.contains(&format!("# TYPE {name} ")), "{name}");
-        count += 1;
+    let names = metrics_named_in(include_str!("../../../deploy/portcullis.rules.yml"));
+    assert_exported(&names).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium and promtool; run by .ci/run"]
+async fn the_dashboard_queries_metrics_that_there_are() {
+    let dashboard: Value =
+        serde_json::from_str(include_str!("../../../deploy/grafana.json")).unwrap();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let names = metrics_named_in(query);
+            assert!(!names.is_empty(), "{query}");
+            assert_exported(&names).await;
+        }
     }
-    assert!(count > 10);
+}
+
+fn metrics_named_in(text: &str) -> Vec<&str> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let names = text.split(|c| !is_name(c));
+    let is_metric = |name: &&str| {
+        ["portcullis_", "process_"].iter().any(|prefix| name.starts_with(prefix))
+    };
+    names.filter(is_metric).map(|name| name.trim_end_matches("_bucket")).collect()
+}
+
+async fn assert_exported(names: &[&str]) {
+    static METRICS: tokio::sync::OnceCell<String> = tokio::sync::OnceCell::const_new();
+    let scrape = async || {
+        let site = Site::new();
+        assert!(site.ask(Some(&PKI.a)).await);
+        assert!(!site.ask(None).await);
+        site.get("/metrics").2
+    };
+    let metrics = METRICS.get_or_init(scrape).await;
+    for name in names {
+        assert!(metrics.contains(&format!("# TYPE {name} ")), "{name}");
+    }
 }
