@@ -241,9 +241,8 @@ async fn the_dashboard_queries_metrics_that_there_are() {
 fn metrics_named_in(text: &str) -> Vec<&str> {
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
     let names = text.split(|c| !is_name(c));
-    let is_metric = |name: &&str| {
-        ["portcullis_", "process_"].iter().any(|prefix| name.starts_with(prefix))
-    };
+    let is_metric =
+        |name: &&str| ["portcullis_", "process_"].iter().any(|prefix| name.starts_with(prefix));
     names.filter(is_metric).map(|name| name.trim_end_matches("_bucket")).collect()
 }
 
