@@ -123,25 +123,25 @@
 //!
 //! | who | what stops them | the test |
 //! |---|---|---|
-//! | connect and say nothing, or half of a ClientHello | a pool of their own, the oldest put out first; one deadline for all of the handshake | `tests/it/binary.rs` `those_who_say_nothing_keep_nobody_out`, `a_handshake_has_a_deadline_and_who_leaves_without_a_word_is_no_refusal`; `tests/it/fire/strangers.rs` `silent_connections`, `halves_of_a_client_hello`, `a_client_hello_in_pieces` |
-//! | have us compute | only some handshakes are computed before requests have their turn (`--handshakes-at-once`) | `src/server/accept/limiter.rs` `a_request_waits_for_none_of_the_handshakes_that_have_come_before_it`; `tests/it/admin/bounds.rs` `handshakes_at_once`; `tests/it/fire/strangers.rs` `a_flood_of_strangers` |
+//! | connect and say nothing, or half of a ClientHello | a pool of their own, the oldest put out first; one deadline for all of the handshake | `tests/it/binary.rs` `silent_connections_keep_no_client_out`, `handshake_has_a_deadline_and_a_port_scan_is_no_rejection`; `tests/it/fire/strangers.rs` `silent_connections`, `halves_of_a_client_hello`, `a_client_hello_in_pieces` |
+//! | have us compute | only some handshakes are computed before requests have their turn (`--handshakes-at-once`) | `src/server/accept/limiter.rs` `a_request_waits_for_none_of_the_handshakes_that_have_come_before_it`; `tests/it/admin/bounds.rs` `handshakes_at_once`; `tests/it/fire/strangers.rs` `flood_of_unknown_certificates` |
 //! | take all descriptors | those who have not proved who they are give way | `tests/it/admin/bounds.rs` `descriptors`; `tests/it/fire/machine.rs` `more_silent_connections_than_descriptors`, `no_descriptors_left` |
-//! | speak plain HTTP, or garbage | eight octets are looked at; `400`, or nothing | `tests/it/binary.rs` `garbage_and_plain_http_are_told_apart`; `tests/it/fire/strangers.rs` `garbage_and_plain_http` |
-//! | fill the log | ten refusals a second are said, the rest is summed up; a log that nobody reads holds nobody up | `tests/it/admin/logs.rs` `a_flood_of_refusals_is_summed_up_and_none_is_lost`; `src/log.rs` `what_nobody_reads_is_lost_and_counted_and_holds_nobody_up` |
+//! | speak plain HTTP, or garbage | eight octets are looked at; `400`, or nothing | `tests/it/binary.rs` `garbage_and_plain_http_have_distinct_reasons`; `tests/it/fire/strangers.rs` `garbage_and_plain_http` |
+//! | fill the log | ten refusals a second are said, the rest is summed up; a log that nobody reads holds nobody up | `tests/it/admin/logs.rs` `flood_of_rejections_is_summed_up_and_none_is_lost`; `src/log.rs` `what_nobody_reads_is_lost_and_counted_and_holds_nobody_up` |
 //!
 //! **The handshake.** What is trusted is that whoever signs holds a key, and that a certificate in
 //! the store is there because it should be.
 //!
 //! | who | what stops them | the test |
 //! |---|---|---|
-//! | a stranger with API Gateway's subject | every octet of the certificate is compared, and nothing else | `tests/it/interop/curl.rs` `a_stranger_of_the_same_subject_is_out_until_trusted_and_out_again_after`; `tests/it/admission.rs` `two_thousand_certificates_of_one_subject_are_as_good_as_one` |
-//! | whoever is certified by the key of one that is trusted | a pinned certificate is no CA | `tests/it/admission.rs` `a_pin_is_no_anchor_and_an_anchor_no_pin_unless_it_is_given_as_both` |
-//! | a certificate without its key | the signature, checked with the key of the file | `tests/it/admission.rs` `a_certificate_is_no_use_without_its_key` |
-//! | one out of its dates | the clock, at each handshake and on live connections | `tests/it/admission.rs` `a_certificate_is_in_from_its_not_before_until_its_not_after_without_a_reload`; `tests/it/reload.rs` `at_its_end_a_certificate_is_out_on_a_live_connection_too` |
-//! | a chain that does not hold | webpki, with the earliest end of the chain | `tests/it/admission.rs` `with_trust_ca_a_chain_is_let_in_that_holds_and_is_for_clients`, `of_a_chain_the_earliest_end_counts_and_its_sessions_end_with_it` |
-//! | a session of one that was removed | new session keys, and the store is asked again after each handshake | `tests/it/reload.rs` `a_removed_certificate_resumes_no_session_and_one_that_stayed_does`; `tests/it/admission.rs` `a_session_is_not_resumed_past_the_end_of_its_certificate` |
-//! | a connection of one that was removed | each request asks again, and the connection is told to end | `tests/it/reload.rs` `an_idle_connection_is_closed_when_its_certificate_goes_and_the_next_is_not_touched`, `a_head_that_was_begun_before_a_removal_and_ended_after_it_is_not_answered` |
-//! | what TLS once allowed: renegotiation, early data | neither is there | `tests/it/interop/openssl.rs` `tls_is_not_renegotiated`, `early_data_is_not_taken` |
+//! | a stranger with API Gateway's subject | every octet of the certificate is compared, and nothing else | `tests/it/interop/curl.rs` `stranger_of_the_same_subject_is_rejected_until_trusted_and_again_after`; `tests/it/admission.rs` `two_thousand_certificates_of_one_subject_are_accepted` |
+//! | whoever is certified by the key of one that is trusted | a pinned certificate is no CA | `tests/it/admission.rs` `pin_is_no_anchor_and_anchor_is_no_pin` |
+//! | a certificate without its key | the signature, checked with the key of the file | `tests/it/admission.rs` `certificate_without_its_key_is_rejected` |
+//! | one out of its dates | the clock, at each handshake and on live connections | `tests/it/admission.rs` `certificate_is_accepted_within_its_validity_period_without_a_reload`; `tests/it/reload.rs` `expired_certificate_closes_live_connection` |
+//! | a chain that does not hold | webpki, with the earliest end of the chain | `tests/it/admission.rs` `valid_client_chain_to_a_trust_anchor_is_accepted`, `chain_ends_at_its_earliest_not_after_and_so_do_its_sessions` |
+//! | a session of one that was removed | new session keys, and the store is asked again after each handshake | `tests/it/reload.rs` `removed_certificate_resumes_no_session`; `tests/it/admission.rs` `session_is_not_resumed_after_not_after` |
+//! | a connection of one that was removed | each request asks again, and the connection is told to end | `tests/it/reload.rs` `removed_certificate_closes_idle_connection_and_no_other`, `pipelined_request_after_removal_is_not_answered` |
+//! | what TLS once allowed: renegotiation, early data | neither is there | `tests/it/interop/openssl.rs` `tls_is_not_renegotiated`, `early_data_is_rejected` |
 //! | a mistake of ours, or of the TLS library | no generation is in force that lets somebody without a certificate in | `src/reload/probe.rs` `a_server_that_lets_anybody_in_does_not_pass` |
 //!
 //! **A client that is let in.** It may ask; it is not trusted to be polite, nor to say who it is.
@@ -152,8 +152,8 @@
 //! | sends too much | 431, 413 | `tests/it/admin/bounds.rs` `max_head_size`, `max_headers`, `max_body`; `tests/it/fire/clients.rs` `header_values_of_100_kb` |
 //! | floods by HTTP/2 | streams, resets and errors are bounded | `tests/it/admin/bounds.rs` `max_streams`, `max_resets`, `max_stream_errors`; `tests/it/fire/clients.rs` `rapid_resets` |
 //! | opens all connections that may be | how many there may be, which is no share for each | `tests/it/admin/bounds.rs` `max_connections` |
-//! | hides a request in another | what two parsers could read differently is refused, and what goes on is written anew | `tests/it/proxy_smuggling.rs`, all of it; `src/service/proxy/request.rs` `a_body_that_could_be_framed_in_two_ways_is_refused`; `tests/it/interop/proxy.rs` `neither_node_nor_python_sees_a_hidden_request` |
-//! | says that it is somebody else | headers that tell an application so are taken out, in any spelling | `tests/it/proxy/passing.rs` `nobody_else_tells_the_application_who_asks`; `src/service/headers/tests.rs` `an_application_is_told_only_what_is_known`, `what_passes_is_what_the_rules_let_pass` |
+//! | hides a request in another | what two parsers could read differently is refused, and what goes on is written anew | `tests/it/proxy_smuggling.rs`, all of it; `src/service/proxy/request.rs` `a_body_that_could_be_framed_in_two_ways_is_refused`; `tests/it/interop/proxy.rs` `node_and_python_see_no_smuggled_request` |
+//! | says that it is somebody else | headers that tell an application so are taken out, in any spelling | `tests/it/proxy/passing.rs` `identity_headers_of_a_client_are_stripped`; `src/service/headers/tests.rs` `an_application_is_told_only_what_is_known`, `what_passes_is_what_the_rules_let_pass` |
 //! | is another API that was given the same certificate | `--api-id`, by what API Gateway itself writes | `tests/it/proxy/library.rs` `only_listed_apis_pass` |
 //! | writes control characters into what is logged | they are escaped: a line is one event | `src/log.rs` `a_text_line_is_one_line_whose_words_are_what_they_seem`, `a_json_line_is_one_object_whatever_is_in_it` |
 //!
@@ -162,56 +162,56 @@
 //!
 //! | who | what stops them | the test |
 //! |---|---|---|
-//! | comes past it | `--proxy-protocol-from` | `tests/it/proxy_protocol.rs` `a_connection_from_elsewhere_is_refused` |
-//! | sends no header, a malformed or an endless one | at most 4 KiB are read, within the handshake's time | `tests/it/proxy_protocol.rs` `a_connection_without_a_whole_header_is_refused`, `the_header_is_part_of_the_handshake_s_time`; `src/server/accept/proxy_header.rs` `what_is_malformed_is_named`, `it_is_bounded`; `fuzz/` |
-//! | sends one where none is expected | it is not TLS | `tests/it/proxy_protocol.rs` `without_the_flag_a_header_is_not_tls` |
+//! | comes past it | `--proxy-protocol-from` | `tests/it/proxy_protocol.rs` `connection_from_outside_proxy_protocol_from_is_refused` |
+//! | sends no header, a malformed or an endless one | at most 4 KiB are read, within the handshake's time | `tests/it/proxy_protocol.rs` `connection_without_a_whole_proxy_header_is_refused`, `proxy_header_counts_towards_the_handshake_timeout`; `src/server/accept/proxy_header.rs` `what_is_malformed_is_named`, `it_is_bounded`; `fuzz/` |
+//! | sends one where none is expected | it is not TLS | `tests/it/proxy_protocol.rs` `proxy_header_without_proxy_protocol_is_not_tls` |
 //!
 //! **The application behind the proxy.** It is trusted with requests, and not to answer well.
 //!
 //! | what it does | what stops it | the test |
 //! |---|---|---|
-//! | answers nonsense, or more than one answer | it is not passed on | `tests/it/proxy_smuggling.rs` `an_odd_answer_is_not_passed_on`, `what_follows_an_answer_is_not_taken_for_the_next_one` |
-//! | breaks off | so does its answer, visibly | `tests/it/proxy/passing.rs` `an_answer_that_breaks_off_is_not_a_finished_one` |
-//! | is slow, full or gone | 502, 503, 504 within a time; the queue is bounded | `tests/it/proxy/failing.rs` `failures_of_the_application_are_told_apart`, `there_are_no_more_connections_than_allowed_and_the_queue_is_bounded`; `tests/it/admin/bounds.rs` `upstream_timeout`, `upstream_connect_timeout` |
-//! | sends faster than the client reads | it is held back | `tests/it/proxy/http2.rs` `whoever_does_not_read_holds_back_whoever_sends` |
-//! | would be told of to the client | an answer of ours is fixed text and a number; the log has the rest | `tests/it/proxy_cli.rs` `the_log_has_the_reason_and_the_answer_its_number` |
+//! | answers nonsense, or more than one answer | it is not passed on | `tests/it/proxy_smuggling.rs` `malformed_response_is_not_forwarded`, `bytes_after_a_response_are_not_the_next_response` |
+//! | breaks off | so does its answer, visibly | `tests/it/proxy/passing.rs` `broken_off_response_is_not_a_complete_one` |
+//! | is slow, full or gone | 502, 503, 504 within a time; the queue is bounded | `tests/it/proxy/failing.rs` `upstream_failures_have_distinct_status_and_reason`, `upstream_connections_and_queue_are_bounded`; `tests/it/admin/bounds.rs` `upstream_timeout`, `upstream_connect_timeout` |
+//! | sends faster than the client reads | it is held back | `tests/it/proxy/http2.rs` `slow_reader_applies_backpressure_to_the_upstream` |
+//! | would be told of to the client | an answer of ours is fixed text and a number; the log has the rest | `tests/it/proxy_cli.rs` `problem_response_has_the_request_id_and_the_log_the_reason` |
 //!
 //! **The files.** Whoever may write to the trust paths says who is let in. They are trusted to mean
 //! it, not to be careful.
 //!
 //! | what they do | what comes of it | the test |
 //! |---|---|---|
-//! | write half a file, or garbage | nothing changes, and it is said | `tests/it/reload.rs` `a_file_that_is_half_written_at_the_end_of_a_block_loses_nothing_before_it_is_closed`, `a_fault_in_one_file_does_not_hold_up_another`; `tests/it/model.rs` `after_each_step_those_are_in_whom_the_model_lets_in` |
+//! | write half a file, or garbage | nothing changes, and it is said | `tests/it/reload.rs` `half_written_file_loses_no_certificate`, `error_in_one_file_does_not_delay_another`; `tests/it/model.rs` `accepted_clients_match_the_model_after_each_step` |
 //! | write what is made to harm a parser | it is strict, bounded, and panics at nothing | `src/trust/tests.rs` `arbitrary_bytes_never_panic`, `a_damaged_certificate_never_panics`; `fuzz/` |
-//! | lose or replace the directory | nothing changes, and it is said | `tests/it/reload.rs` `a_directory_that_vanishes_or_is_replaced_by_an_empty_one_changes_nothing` |
-//! | renew a certificate before its key, or the other way round | the old pair stays until both match | `tests/it/reload.rs` `the_servers_pair_is_renewed_in_either_order_and_the_old_stays_while_they_do_not_match` |
-//! | change a link to lead elsewhere | in the sandbox that is a fault | `tests/it/sandbox.rs` `a_link_that_leads_outside_later_is_a_named_fault_and_not_without_the_sandbox` |
-//! | put ten thousand there | it takes its time aside | `tests/it/fire/machine.rs` `a_trust_directory_full_of_10_000_files` |
+//! | lose or replace the directory | nothing changes, and it is said | `tests/it/reload.rs` `vanished_or_empty_replaced_directory_changes_nothing` |
+//! | renew a certificate before its key, or the other way round | the old pair stays until both match | `tests/it/reload.rs` `server_pair_is_renewed_in_either_order` |
+//! | change a link to lead elsewhere | in the sandbox that is a fault | `tests/it/sandbox.rs` `link_changed_to_lead_outside_is_an_error_in_the_sandbox_only` |
+//! | put ten thousand there | it takes its time aside | `tests/it/fire/machine.rs` `trust_directory_of_10_000_files` |
 //!
 //! **The operator's port.** Plain HTTP without a password, for this machine or the pod's network:
 //! whoever reaches it reads who is trusted and who was refused, and can change nothing.
 //!
 //! | who | what stops them | the test |
 //! |---|---|---|
-//! | asks for it at the public port | it is not there | `tests/it/admin/health.rs` `the_public_port_answers_none_of_it` |
-//! | holds it open | bounds of its own | `tests/it/admin/health.rs` `the_operators_port_has_bounds_of_its_own` |
-//! | was refused, with a subject made to harm who looks | it is text, in a page that loads nothing | `tests/it/interop/admin.rs` `what_a_stranger_writes_into_a_subject_is_text_and_no_markup`, `nothing_that_the_status_says_is_ever_markup` |
+//! | asks for it at the public port | it is not there | `tests/it/admin/health.rs` `public_port_serves_no_admin_path` |
+//! | holds it open | bounds of its own | `tests/it/admin/health.rs` `admin_port_has_its_own_bounds` |
+//! | was refused, with a subject made to harm who looks | it is text, in a page that loads nothing | `tests/it/interop/admin.rs` `subject_of_a_stranger_is_text_and_no_markup`, `status_text_is_never_markup` |
 //! | would make series without end | no label holds what a client chooses | `src/server/meters.rs` `a_status_that_nobody_has_heard_of_makes_no_series_of_its_own` |
 //!
 //! **The process.** Should its code be turned against it, it holds little.
 //!
 //! | what is sought | what stops it | the test |
 //! |---|---|---|
-//! | other files, other hosts | Landlock, where the kernel has it | `src/cli/sandbox.rs` `what_is_not_named_can_neither_be_read_nor_written_nor_connected_to`; `tests/it/sandbox.rs` `what_it_may_do_is_said_once` |
+//! | other files, other hosts | Landlock, where the kernel has it | `src/cli/sandbox.rs` `what_is_not_named_can_neither_be_read_nor_written_nor_connected_to`; `tests/it/sandbox.rs` `sandbox_rights_are_logged_once` |
 //! | its keys, in a core dump, the log or `Debug` | none is written; nothing that holds a key prints it | `tests/it/sandbox.rs` `no_core_dump_holds_the_memory`; `src/reload/loader.rs` `no_key_is_in_what_debug_says`; `tests/it/binary.rs` `no_key_is_in_the_log` |
-//! | its key, on the disk | whoever left it open is told | `tests/it/sandbox.rs` `a_key_that_others_can_read_is_said` |
+//! | its key, on the disk | whoever left it open is told | `tests/it/sandbox.rs` `key_readable_by_others_is_reported` |
 //!
 //! **The library's user.** Their service is trusted with requests, and not to be without faults.
 //!
 //! | what it does | what stops it | the test |
 //! |---|---|---|
-//! | panics | `500`, and that connection only | `tests/it/library.rs` `a_service_that_panics_costs_one_answer_and_one_connection` |
-//! | is put up without the server that verifies | no identity, no answer; nothing outside this crate can make one, but for tests | `tests/it/proxy/library.rs` `without_an_identity_nobody_is_let_through` |
+//! | panics | `500`, and that connection only | `tests/it/library.rs` `panicking_service_costs_one_response_and_one_connection` |
+//! | is put up without the server that verifies | no identity, no answer; nothing outside this crate can make one, but for tests | `tests/it/proxy/library.rs` `request_without_an_identity_is_refused` |
 //!
 //! What is **not** defended against: whoever has the private key of a trusted certificate, which is
 //! AWS's to keep, or writes to a trust path; another API, of any account, that presents a certificate

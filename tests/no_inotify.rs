@@ -10,7 +10,7 @@ use support::tls::Site;
 use support::{DEADLINE, Portcullis, wait_for};
 
 #[test]
-fn without_inotify_it_says_so_and_polls() {
+fn without_inotify_it_warns_and_polls() {
     let site = Site::new();
     let mut taken = Vec::new();
     while let Ok(instance) = inotify::init(inotify::CreateFlags::CLOEXEC) {

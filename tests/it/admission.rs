@@ -43,7 +43,7 @@ async fn is_out(server: &Server, client: Option<&Client>, with: AlertDescription
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pinned_certificate_is_let_in_whatever_its_key_and_its_extensions() {
+async fn pinned_certificate_is_accepted_whatever_its_key_and_extensions() {
     let rsa = |size| KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, size).unwrap();
     let keys = [
         ("RSA 2048", rsa(RsaKeySize::_2048)),
@@ -94,7 +94,7 @@ async fn a_pinned_certificate_is_let_in_whatever_its_key_and_its_extensions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_hybrid_key_exchange_of_ml_kem_is_offered_and_those_without_it_are_served_as_well() {
+async fn hybrid_ml_kem_is_offered_and_not_required() {
     use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
     let key = ed25519();
     let certificate = Shape::of(&key).der();
@@ -109,7 +109,7 @@ async fn the_hybrid_key_exchange_of_ml_kem_is_offered_and_those_without_it_are_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_no_use_without_its_key() {
+async fn certificate_without_its_key_is_rejected() {
     let (mine, yours) = (ed25519(), ed25519());
     let site = Site::new();
     let certificate = Shape::of(&mine).der();
@@ -121,7 +121,7 @@ async fn a_certificate_is_no_use_without_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_of_api_gateway_s_kind_is_no_use_without_its_key() {
+async fn api_gateway_certificate_without_its_key_is_rejected() {
     let site = Site::new();
     site.trust("a.pem", &PKI.a.cert);
     let server = site.serve();
@@ -134,7 +134,7 @@ async fn a_certificate_of_api_gateway_s_kind_is_no_use_without_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_certificates_of_one_subject_are_as_good_as_one() {
+async fn two_thousand_certificates_of_one_subject_are_accepted() {
     let keys = [ed25519(), ed25519()];
     let certificate =
         |serial: usize| Shape { serial: serial as u64, ..Shape::of(&keys[serial % 2]) }.der();
@@ -154,7 +154,7 @@ async fn two_thousand_certificates_of_one_subject_are_as_good_as_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_in_from_its_not_before_until_its_not_after_without_a_reload() {
+async fn certificate_is_accepted_within_its_validity_period_without_a_reload() {
     let key = ed25519();
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let shape = Shape { from: now, until: now + 365 * DAY, ..Shape::of(&key) };
@@ -179,7 +179,7 @@ async fn a_certificate_is_in_from_its_not_before_until_its_not_after_without_a_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_is_not_resumed_past_the_end_of_its_certificate() {
+async fn session_is_not_resumed_after_not_after() {
     let key = ed25519();
     let shape = Shape::of(&key);
     let site = Site::new();
@@ -244,7 +244,7 @@ impl Ca {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_trust_ca_a_chain_is_let_in_that_holds_and_is_for_clients() {
+async fn valid_client_chain_to_a_trust_anchor_is_accepted() {
     let unknown = AlertDescription::UnknownCA;
     let site = Site::new();
     let (ca, deep, foreign) = (Ca::new("one", 0), Ca::new("two", 4), Ca::new("foreign", 0));
@@ -279,7 +279,7 @@ async fn with_trust_ca_a_chain_is_let_in_that_holds_and_is_for_clients() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pin_is_no_anchor_and_an_anchor_no_pin_unless_it_is_given_as_both() {
+async fn pin_is_no_anchor_and_anchor_is_no_pin() {
     let site = Site::new();
     let ca = Ca::new("ca", 0);
     let anchor = Client::new(&[ca.root.der().to_vec()], ca.root.key());
@@ -295,7 +295,7 @@ async fn a_pin_is_no_anchor_and_an_anchor_no_pin_unless_it_is_given_as_both() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beside_a_ca_a_stranger_is_unknown_whatever_else_is_wrong_with_it() {
+async fn stranger_beside_a_trust_anchor_is_unknown_certificate() {
     let key = key(&PKCS_RSA_SHA256);
     let with = |extensions| Shape { extensions, ..Shape::of(&key) };
     let ended = SystemTime::now() - DAY;
@@ -319,7 +319,7 @@ async fn beside_a_ca_a_stranger_is_unknown_whatever_else_is_wrong_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_chain_the_earliest_end_counts_and_its_sessions_end_with_it() {
+async fn chain_ends_at_its_earliest_not_after_and_so_do_its_sessions() {
     let site = Site::new();
     let ca = Ca::new("ca", 1);
     std::fs::write(site.path("ca.pem"), ca.root.pem()).unwrap();
@@ -339,7 +339,7 @@ async fn of_a_chain_the_earliest_end_counts_and_its_sessions_end_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_distinct_issuer_is_hinted_at_once_and_none_where_the_list_is_too_long() {
+async fn each_issuer_is_hinted_once_and_none_above_16_kib() {
     let site = Site::new();
     for credential in [&PKI.a, &PKI.b, &PKI.other_subject] {
         site.trust(&format!("{}.pem", credential.name), &credential.cert);

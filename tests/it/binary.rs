@@ -59,7 +59,7 @@ fn connector(credential: &Credential) -> Connector {
 }
 
 #[test]
-fn usage_that_is_wrong_exits_2_and_names_the_flag() {
+fn usage_error_exits_2_and_names_the_flag() {
     for (args, named) in [
         (vec!["serve"], "--cert"),
         (vec!["serve", "--cert", "c", "--key", "k"], "--trust"),
@@ -83,7 +83,7 @@ fn usage_that_is_wrong_exits_2_and_names_the_flag() {
 }
 
 #[test]
-fn what_does_not_load_exits_2_and_everything_that_is_wrong_is_said_at_once() {
+fn unusable_files_exit_2_and_all_problems_are_listed() {
     let files = Files::new();
     files.write("server.key", &PKI.a.key);
     files.write("trust/a.pem", "nothing");
@@ -111,7 +111,7 @@ fn what_does_not_load_exits_2_and_everything_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
-fn it_starts_with_one_good_certificate_beside_bad_files_and_not_with_ended_ones_alone() {
+fn starts_with_one_good_certificate_and_not_with_expired_ones_alone() {
     let files = Files::new();
     files.write("trust/bad.pem", "nothing");
     let server = files.serve(&[]);
@@ -129,7 +129,7 @@ fn it_starts_with_one_good_certificate_beside_bad_files_and_not_with_ended_ones_
 }
 
 #[test]
-fn check_is_content_with_warnings_opens_no_socket_and_says_all_the_same_what_is_odd() {
+fn check_lists_warnings_opens_no_socket_and_exits_0() {
     let files = Files::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -157,7 +157,7 @@ fn check_is_content_with_warnings_opens_no_socket_and_says_all_the_same_what_is_
 }
 
 #[test]
-fn a_file_that_is_passed_over_is_said_once() {
+fn skipped_file_is_logged_once() {
     let files = Files::new();
     files.write("trust/notes.txt", "");
     let server = files.serve(&["--poll-interval", "50ms"]);
@@ -180,7 +180,7 @@ fn a_file_that_is_passed_over_is_said_once() {
 }
 
 #[test]
-fn the_key_of_the_server_may_be_of_each_format_and_an_encrypted_one_is_named() {
+fn server_key_loads_in_each_format_and_an_encrypted_one_is_named() {
     let files = Files::new();
     let key = PKI.server.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     files.write("server.key", &key);
@@ -191,7 +191,7 @@ fn the_key_of_the_server_may_be_of_each_format_and_an_encrypted_one_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_can_be_said_by_the_environment() {
+async fn every_flag_can_be_set_by_its_variable() {
     let files = Files::new();
     let mut command = Portcullis::command();
     command.arg("check");
@@ -210,7 +210,7 @@ async fn everything_can_be_said_by_the_environment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_listens_at_each_address_and_at_the_unspecified_one_for_both_families() {
+async fn listens_on_each_address_and_on_both_families_by_default() {
     let files = Files::new();
     let server = files.serve(&["--listen", "[::]:0"]);
     let both = server.wait_for_event("listening", |_| true);
@@ -226,7 +226,7 @@ async fn it_listens_at_each_address_and_at_the_unspecified_one_for_both_families
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hangup_has_the_files_read_again() {
+async fn sighup_reads_the_files_again() {
     let files = Files::new();
     // Nothing else tells of it: no event in the directory, and no poll for an hour.
     fs::create_dir(files.path("elsewhere")).unwrap();
@@ -244,7 +244,7 @@ async fn a_hangup_has_the_files_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_is_one_event_that_names_what_came_and_went() {
+async fn change_is_one_event_that_names_added_and_removed() {
     let files = Files::new();
     let server = files.serve(&[]);
     let mut a = connector(&PKI.a).connect(server.addr()).await.unwrap();
@@ -261,7 +261,7 @@ async fn a_change_is_one_event_that_names_what_came_and_went() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_finishes_what_runs_closes_what_is_idle_and_exits_0() {
+async fn stop_finishes_requests_closes_idle_connections_and_exits_0() {
     let files = Files::new();
     let server = files.serve(&[]);
     let connector = connector(&PKI.a);
@@ -308,7 +308,7 @@ async fn stuck(address: SocketAddr) -> tokio_rustls::client::TlsStream<tokio::ne
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_finish_within_the_drain_time_is_counted_and_cut() {
+async fn requests_past_the_drain_timeout_are_aborted_and_counted() {
     let files = Files::new();
     let mut server = files.serve(&["--drain-timeout", "300ms"]);
     let mut stuck = stuck(server.addr()).await;
@@ -321,7 +321,7 @@ async fn what_does_not_finish_within_the_drain_time_is_counted_and_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_it_at_once() {
+async fn second_signal_stops_at_once() {
     let files = Files::new();
     let mut server = files.serve(&["--shutdown-delay", "1h", "--drain-timeout", "1h"]);
     let _stuck = stuck(server.addr()).await;
@@ -333,7 +333,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn for_the_shutdown_delay_it_still_accepts_and_asks_to_go_elsewhere() {
+async fn lame_duck_accepts_and_sends_connection_close() {
     let files = Files::new();
     let mut server = files.serve(&["--shutdown-delay", "2s"]);
     let connector = connector(&PKI.a);
@@ -353,7 +353,7 @@ async fn for_the_shutdown_delay_it_still_accepts_and_asks_to_go_elsewhere() {
 }
 
 #[test]
-fn a_handshake_has_a_deadline_and_who_leaves_without_a_word_is_no_refusal() {
+fn handshake_has_a_deadline_and_a_port_scan_is_no_rejection() {
     let files = Files::new();
     let server = files.serve(&["--handshake-timeout", "200ms"]);
     drop(TcpStream::connect(server.addr()).unwrap());
@@ -373,7 +373,7 @@ fn a_handshake_has_a_deadline_and_who_leaves_without_a_word_is_no_refusal() {
 }
 
 #[test]
-fn garbage_and_plain_http_are_told_apart() {
+fn garbage_and_plain_http_have_distinct_reasons() {
     let files = Files::new();
     let server = files.serve(&[]);
     for (said, reason, answer) in [
@@ -392,7 +392,7 @@ fn garbage_and_plain_http_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_idle_for_too_long_is_closed_and_a_busy_one_is_not() {
+async fn idle_timeout_closes_idle_connection_and_no_busy_one() {
     let files = Files::new();
     let server = files.serve(&["--idle-timeout", "400ms"]);
     let connector = connector(&PKI.a);
@@ -416,7 +416,7 @@ async fn a_connection_that_is_idle_for_too_long_is_closed_and_a_busy_one_is_not(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_the_most_connections_another_is_refused_until_one_has_left() {
+async fn connection_above_max_connections_is_refused_until_one_closes() {
     let files = Files::new();
     let server = files.serve(&["--max-connections", "1"]);
     let connector = connector(&PKI.a);
@@ -432,7 +432,7 @@ async fn past_the_most_connections_another_is_refused_until_one_has_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_has_a_deadline_from_its_first_octet_or_from_the_handshake_on() {
+async fn head_timeout_counts_from_the_first_byte_or_the_handshake() {
     let files = Files::new();
     let server = files.serve(&["--head-timeout", "300ms"]);
     let connector = connector(&PKI.a);
@@ -450,7 +450,7 @@ async fn a_head_has_a_deadline_from_its_first_octet_or_from_the_handshake_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_nothing_of_its_answers_is_closed() {
+async fn client_that_reads_nothing_is_closed() {
     let files = Files::new();
     let server = files.serve(&["--write-timeout", "300ms", "--log", "info,portcullis=debug"]);
     let mut deaf = connector(&PKI.a).connect(server.addr()).await.unwrap();
@@ -461,7 +461,7 @@ async fn a_client_that_takes_nothing_of_its_answers_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_its_age_a_connection_ends_between_two_requests() {
+async fn max_connection_age_closes_between_two_requests() {
     let files = Files::new();
     let server = files.serve(&["--max-connection-age", "300ms"]);
     let mut old = connector(&PKI.a).connect(server.addr()).await.unwrap();
@@ -471,7 +471,7 @@ async fn past_its_age_a_connection_ends_between_two_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_is_too_large_is_answered_431_and_a_smaller_one_200() {
+async fn head_above_the_limit_is_431_and_a_smaller_one_200() {
     let files = Files::new();
     let server = files.serve(&["--max-head-size", "20KiB"]);
     for (size, answer) in
@@ -490,7 +490,7 @@ async fn a_head_that_is_too_large_is_answered_431_and_a_smaller_one_200() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_who_say_nothing_keep_nobody_out() {
+async fn silent_connections_keep_no_client_out() {
     let files = Files::new();
     let server = files.serve(&["--max-handshakes", "10", "--handshake-timeout", "1h"]);
     let mut silent: Vec<_> = (0..50).map(|_| TcpStream::connect(server.addr()).unwrap()).collect();
@@ -505,7 +505,7 @@ async fn those_who_say_nothing_keep_nobody_out() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn it_may_open_as_many_files_as_the_hard_limit_says() {
+fn open_file_limit_is_raised_to_the_hard_limit() {
     let files = Files::new();
     let mut command = std::process::Command::new("sh");
     let log = fs::File::create(files.path("log")).unwrap();
@@ -527,7 +527,7 @@ fn it_may_open_as_many_files_as_the_hard_limit_says() {
 }
 
 #[test]
-fn a_text_log_names_the_event_and_its_fields() {
+fn text_log_has_event_and_fields() {
     let files = Files::new();
     let mut child = Portcullis::command()
         .arg("serve")

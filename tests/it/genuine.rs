@@ -13,7 +13,7 @@ use x509_cert::der::Decode as _;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs genuine certificates, named by PORTCULLIS_GENUINE; run by .ci/run"]
-async fn genuine_certificates_load_and_begin_and_end_when_they_say() {
+async fn genuine_certificates_are_accepted_within_their_validity_period() {
     let directory = std::env::var("PORTCULLIS_GENUINE").expect("PORTCULLIS_GENUINE is set");
     let site = Site::new();
     let mut found = 0;

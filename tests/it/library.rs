@@ -24,7 +24,7 @@ async fn get_path(connector: &Connector, address: SocketAddr, path: &str) -> Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_axum_router_works_unchanged_and_knows_its_client() {
+async fn axum_router_works_unchanged_and_sees_the_identity() {
     async fn who(
         Extension(client): Extension<ClientIdentity>,
         Extension(PeerAddr(peer)): Extension<PeerAddr>,
@@ -65,7 +65,7 @@ async fn an_axum_router_works_unchanged_and_knows_its_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_panics_costs_one_answer_and_one_connection() {
+async fn panicking_service_costs_one_response_and_one_connection() {
     async fn boom() -> &'static str {
         panic!("as it must")
     }
@@ -93,7 +93,7 @@ async fn a_service_that_panics_costs_one_answer_and_one_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handle_tells_what_is_wrong_and_waits_for_what_is_next() {
+async fn handle_lists_problems_and_waits_for_the_next_generation() {
     let site = Site::new();
     site.trust("a.pem", &PKI.a.cert);
     let bound = site.config().trust(site.path("trust")).bind().unwrap();
@@ -115,7 +115,7 @@ async fn a_handle_tells_what_is_wrong_and_waits_for_what_is_next() {
 /// What an application's own tests do.
 #[cfg(feature = "test-util")]
 #[test]
-fn an_identity_for_tests_is_as_one_that_was_verified() {
+fn identity_for_test_equals_a_verified_one() {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject as _;
     let der = CertificateDer::from_pem_slice(PKI.a.cert.as_bytes()).unwrap();

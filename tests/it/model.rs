@@ -181,7 +181,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn after_each_step_those_are_in_whom_the_model_lets_in(steps in proptest::collection::vec(step(), 1..16)) {
+    fn accepted_clients_match_the_model_after_each_step(steps in proptest::collection::vec(step(), 1..16)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(follow(steps));
     }

@@ -27,7 +27,7 @@ fn at_rest(server: &Portcullis, times: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_goes_on_where_it_was() {
+async fn parked_connection_resumes() {
     let site = Site::new();
     for version in BOTH {
         let server = serve(&site, &[]);
@@ -55,7 +55,7 @@ async fn it_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_closed_when_its_certificate_goes() {
+async fn removed_certificate_closes_parked_connection() {
     let site = Site::new();
     let server = serve(&site, &[]);
     let mut stream = connector(BOTH[1]).connect(server.addr()).await.unwrap();
@@ -70,7 +70,7 @@ async fn it_is_closed_when_its_certificate_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_does_not_hold_up_a_stop_and_gets_a_last_answer_before_one() {
+async fn parked_connection_does_not_delay_a_stop_and_gets_a_last_response() {
     let site = Site::new();
     let server = serve(&site, &[]);
     let mut stream = connector(BOTH[1]).connect(server.addr()).await.unwrap();

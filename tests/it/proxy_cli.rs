@@ -27,7 +27,7 @@ fn files() -> (TempDir, Vec<String>) {
 }
 
 #[test]
-fn flags_that_mean_nothing_are_usage() {
+fn meaningless_flag_combinations_are_usage_errors() {
     let (_dir, args) = files();
     let check = |flag: &str, value: &str| {
         let mut command = Portcullis::command();
@@ -69,7 +69,7 @@ async fn ask(server: &Portcullis, request: &str) -> String {
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 #[tokio::test]
-async fn the_log_has_the_reason_and_the_answer_its_number() {
+async fn problem_response_has_the_request_id_and_the_log_the_reason() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);
@@ -91,7 +91,7 @@ async fn the_log_has_the_reason_and_the_answer_its_number() {
 }
 
 #[tokio::test]
-async fn the_largest_body_and_the_listed_apis_also_hold_where_nothing_is_passed_on() {
+async fn max_body_and_api_id_hold_without_upstream() {
     let (_dir, mut args) = files();
     args.extend(["--max-body", "5B", "--api-id", "abc", "--api-id", "def"].map(str::to_owned));
     let server = Portcullis::serve(args);

@@ -46,7 +46,7 @@ async fn connect_after(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_header_says_whose_connection_it_is() {
+async fn proxy_header_names_the_client() {
     let site = Site::new();
     site.trust("a.pem", &PKI.a.cert);
     let config = site.config().trust(site.path("trust")).proxy_protocol(Cidr::PRIVATE);
@@ -69,7 +69,7 @@ async fn the_header_says_whose_connection_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_header_may_come_in_pieces_and_the_handshake_with_it() {
+async fn proxy_header_may_come_in_pieces() {
     let site = Site::new();
     let server = serve(&site, &["--proxy-protocol-from", "127.0.0.1"]);
     let mut socket = TcpStream::connect(server.addr()).await.unwrap();
@@ -83,7 +83,7 @@ async fn the_header_may_come_in_pieces_and_the_handshake_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_names_the_client_and_not_the_load_balancer() {
+async fn rejection_names_the_client_and_not_the_load_balancer() {
     let site = Site::new();
     let server = serve(&site, &[]);
     let mut socket = TcpStream::connect(server.addr()).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_refusal_names_the_client_and_not_the_load_balancer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_from_elsewhere_is_refused() {
+async fn connection_from_outside_proxy_protocol_from_is_refused() {
     let site = Site::new();
     let server = serve(&site, &["--proxy-protocol-from", "10.0.0.0/8,127.0.0.2"]);
     assert!(connect_after(&header(), server.addr()).await.is_err());
@@ -115,7 +115,7 @@ async fn a_connection_from_elsewhere_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_without_a_whole_header_is_refused() {
+async fn connection_without_a_whole_proxy_header_is_refused() {
     let site = Site::new();
     let server = serve(&site, &[]);
     let mut broken = header();
@@ -133,7 +133,7 @@ async fn a_connection_without_a_whole_header_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_header_is_part_of_the_handshake_s_time() {
+async fn proxy_header_counts_towards_the_handshake_timeout() {
     let site = Site::new();
     let server = serve(&site, &["--handshake-timeout", "300ms"]);
     let mut silent = TcpStream::connect(server.addr()).await.unwrap();
@@ -147,7 +147,7 @@ async fn the_header_is_part_of_the_handshake_s_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_health_check_is_no_refusal() {
+async fn health_check_is_no_rejection() {
     let site = Site::new();
     let server = serve(&site, &["--log", "info,portcullis=debug"]);
     for octets in [&b""[..], LOCAL, &header()] {
@@ -160,7 +160,7 @@ async fn a_health_check_is_no_refusal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_flag_a_header_is_not_tls() {
+async fn proxy_header_without_proxy_protocol_is_not_tls() {
     let site = Site::new();
     let server = Portcullis::serve(site.flags(&[]));
     assert!(connect_after(&header(), server.addr()).await.is_err());
@@ -169,7 +169,7 @@ async fn without_the_flag_a_header_is_not_tls() {
 }
 
 #[test]
-fn addresses_without_the_flag_are_a_usage_error() {
+fn proxy_protocol_from_without_proxy_protocol_is_a_usage_error() {
     let site = Site::new();
     for from in ["10.0.0.0/8", "nowhere"] {
         let mut command = Portcullis::command();

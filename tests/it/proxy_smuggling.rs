@@ -65,7 +65,7 @@ async fn a_request_names_exactly_one_host() {
 }
 
 #[tokio::test]
-async fn a_target_is_one_that_applications_know() {
+async fn request_target_is_in_origin_form() {
     assert_refused(
         400,
         &[
@@ -89,7 +89,7 @@ async fn a_target_is_one_that_applications_know() {
 }
 
 #[tokio::test]
-async fn connect_and_trace_are_not_for_an_application() {
+async fn connect_and_trace_are_refused() {
     assert_refused(
         405,
         &[
@@ -101,7 +101,7 @@ async fn connect_and_trace_are_not_for_an_application() {
 }
 
 #[tokio::test]
-async fn headers_are_what_they_seem() {
+async fn header_lines_are_not_reinterpreted() {
     assert_refused(
         400,
         &[
@@ -174,7 +174,7 @@ async fn a_body_is_framed_in_one_way() {
 
 /// Served leniently within RFC 9112, if what the application sees is one plain request.
 #[tokio::test]
-async fn what_is_read_leniently_reaches_the_application_as_one_plain_request() {
+async fn leniently_parsed_request_is_forwarded_as_one_plain_request() {
     let both = |first: &str, second: &str| framed(&format!("{first}\r\n{second}\r\n"));
     for (what, bytes, body) in [
         // The length is ignored, and what stands behind the body is never read.
@@ -232,7 +232,7 @@ async fn a_chunked_body_of_a_get_stays_a_body() {
 }
 
 #[tokio::test]
-async fn a_fault_in_a_body_ends_both_sides_and_the_application_sees_no_finished_request() {
+async fn broken_request_body_is_never_a_complete_request() {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
     for (what, rest) in [
         ("a size that is none", "xyz\r\n"),
@@ -296,7 +296,7 @@ async fn ask(front: &Front, fields: &[(&str, &str)]) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn nothing_is_injected_on_the_way_from_http_2() {
+async fn http2_header_values_inject_nothing_into_http1() {
     let (app, front) = site().await;
     for (what, fields) in [
         ("a line end in the path", vec![(":path", "/ HTTP/1.1\r\nX-Injected: 1\r\n\r\n")]),
@@ -353,7 +353,7 @@ async fn nothing_is_injected_on_the_way_from_http_2() {
 }
 
 #[tokio::test]
-async fn a_body_by_http_2_is_as_long_as_it_says() {
+async fn http2_body_longer_or_shorter_than_declared_is_rejected() {
     for (what, length, data) in [("longer", "3", "hello"), ("shorter", "7", "hello")] {
         let (app, front) = site().await;
         let mut client = h2::Client::connect(front.address).await;
@@ -379,7 +379,7 @@ async fn a_body_by_http_2_is_as_long_as_it_says() {
 }
 
 #[tokio::test]
-async fn an_odd_answer_is_not_passed_on() {
+async fn malformed_response_is_not_forwarded() {
     let good = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     for (what, bad) in [
         ("no HTTP", "hello\r\n\r\n"),
@@ -405,7 +405,7 @@ async fn an_odd_answer_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn what_follows_an_answer_is_not_taken_for_the_next_one() {
+async fn bytes_after_a_response_are_not_the_next_response() {
     let split =
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nX-Poison: 1\r\n\r\n";
     let app = App::start(move |_, at| if at == 0 { Reply::text(split) } else { Reply::ok() }).await;

@@ -92,7 +92,7 @@ async fn until(mut condition: impl FnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copied_in_renamed_in_edited_and_deleted() {
+async fn file_copied_renamed_edited_and_deleted() {
     let (site, server, load) = loaded().await;
     let stranger = connector(&PKI.stranger);
     assert!(stranger.ask(server.address).await.is_err());
@@ -123,7 +123,7 @@ async fn copied_in_renamed_in_edited_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fault_in_one_file_does_not_hold_up_another() {
+async fn error_in_one_file_does_not_delay_another() {
     let (site, server, load) = loaded().await;
     fs::write(site.path("trust/a.pem"), "garbage").unwrap();
     until_faulty(&server, "a.pem").await;
@@ -181,7 +181,7 @@ async fn a_kubernetes_volume_is_swapped_twelve_times_in_a_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_that_vanishes_or_is_replaced_by_an_empty_one_changes_nothing() {
+async fn vanished_or_empty_replaced_directory_changes_nothing() {
     let (site, server, load) = loaded().await;
     let trust = site.path("trust");
     fs::remove_dir_all(&trust).unwrap();
@@ -200,7 +200,7 @@ async fn a_directory_that_vanishes_or_is_replaced_by_an_empty_one_changes_nothin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_that_is_made_again_at_once_is_watched_again() {
+async fn recreated_directory_is_watched_again() {
     let (site, server, load) = loaded().await;
     let trust = site.path("trust");
     // Its inode may be the same.
@@ -219,7 +219,7 @@ async fn a_directory_that_is_made_again_at_once_is_watched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_renamed_all_the_time_is_there_all_the_time() {
+async fn file_replaced_by_rename_all_the_time_is_never_missing() {
     let (site, server, load) = loaded().await;
     let names = [site.path("trust/b.pem"), site.path("trust/renamed.pem")];
     for _ in 0..30 {
@@ -231,7 +231,7 @@ async fn a_file_that_is_renamed_all_the_time_is_there_all_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_half_written_at_the_end_of_a_block_loses_nothing_before_it_is_closed() {
+async fn half_written_file_loses_no_certificate() {
     use std::io::Write as _;
     let site = Site::new();
     site.trust("all.pem", &format!("{}{}", PKI.a.cert, PKI.b.cert));
@@ -251,7 +251,7 @@ async fn a_file_that_is_half_written_at_the_end_of_a_block_loses_nothing_before_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_directory_emptied_file_by_file_trusts_nobody_until_it_is_filled() {
+async fn emptied_directory_trusts_no_client_until_it_is_filled() {
     let site = Site::new();
     site.trust("a.pem", &PKI.a.cert);
     let server = Server::start(site.config().trust(site.path("trust")).poll_interval(NEVER));
@@ -263,7 +263,7 @@ async fn the_same_directory_emptied_file_by_file_trusts_nobody_until_it_is_fille
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trust_file_is_replaced_by_rename_and_its_vanishing_changes_nothing() {
+async fn trust_file_replaced_by_rename_is_loaded_and_vanished_one_changes_nothing() {
     let site = Site::new();
     fs::write(site.path("pins"), format!("{}{}", PKI.a.cert, PKI.b.cert)).unwrap();
     let server = Server::start(site.config().trust(site.path("pins")).poll_interval(NEVER));
@@ -281,7 +281,7 @@ async fn a_trust_file_is_replaced_by_rename_and_its_vanishing_changes_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_to_the_trust_directory_is_followed_when_it_is_swapped() {
+async fn swapped_link_to_the_trust_directory_is_followed() {
     let site = Site::new();
     for (version, credentials) in [("v1", [&PKI.a, &PKI.b]), ("v2", [&PKI.stranger, &PKI.b])] {
         fs::create_dir_all(site.path("releases").join(version)).unwrap();
@@ -305,7 +305,7 @@ async fn a_link_to_the_trust_directory_is_followed_when_it_is_swapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_file_system_does_not_tell_the_poll_finds() {
+async fn poll_finds_changes_without_events() {
     let site = Site::new();
     fs::create_dir(site.path("elsewhere")).unwrap();
     fs::write(site.path("elsewhere/a.pem"), &PKI.a.cert).unwrap();
@@ -321,7 +321,7 @@ async fn what_the_file_system_does_not_tell_the_poll_finds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_certificate_resumes_no_session_and_one_that_stayed_does() {
+async fn removed_certificate_resumes_no_session() {
     for version in BOTH {
         let (site, server, load) = loaded().await;
         let connector = |credential| Connector::new(Some(&client(credential)), version);
@@ -347,7 +347,7 @@ async fn a_removed_certificate_resumes_no_session_and_one_that_stayed_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_is_closed_when_its_certificate_goes_and_the_next_is_not_touched() {
+async fn removed_certificate_closes_idle_connection_and_no_other() {
     let (site, server, load) = loaded().await;
     let mut a = connector(&PKI.a).connect(server.address).await.unwrap();
     let mut b = connector(&PKI.b).connect(server.address).await.unwrap();
@@ -363,7 +363,7 @@ async fn an_idle_connection_is_closed_when_its_certificate_goes_and_the_next_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_was_begun_before_a_removal_and_ended_after_it_is_not_answered() {
+async fn pipelined_request_after_removal_is_not_answered() {
     use tokio::io::AsyncWriteExt as _;
     let (site, server, load) = loaded().await;
     let mut open = Vec::new();
@@ -391,7 +391,7 @@ async fn a_head_that_was_begun_before_a_removal_and_ended_after_it_is_not_answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_in_flight_is_finished_when_its_certificate_goes_and_its_connection_then_ends() {
+async fn request_in_flight_finishes_after_removal_and_its_connection_closes() {
     let site = Site::new();
     site.trust("a.pem", &PKI.a.cert);
     site.trust("b.pem", &PKI.b.cert);
@@ -438,7 +438,7 @@ async fn a_request_in_flight_is_finished_when_its_certificate_goes_and_its_conne
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_its_end_a_certificate_is_out_on_a_live_connection_too() {
+async fn expired_certificate_closes_live_connection() {
     let (site, server, load) = loaded().await;
     site.trust("twin.pem", &PKI.not_yet_valid.cert);
     server.handle.reload().await;
@@ -458,7 +458,7 @@ async fn at_its_end_a_certificate_is_out_on_a_live_connection_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_servers_pair_is_renewed_in_either_order_and_the_old_stays_while_they_do_not_match() {
+async fn server_pair_is_renewed_in_either_order() {
     let site = Site::new();
     site.trust("b.pem", &PKI.b.cert);
     let server = Server::start(site.config().trust(site.path("trust")).poll_interval(NEVER));

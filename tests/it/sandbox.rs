@@ -27,7 +27,7 @@ fn outside() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_leads_outside_later_is_a_named_fault_and_not_without_the_sandbox() {
+async fn link_changed_to_lead_outside_is_an_error_in_the_sandbox_only() {
     let site = Site::new();
     let (_outside, file) = outside();
     let Some(server) = serve(&site) else { return };
@@ -57,7 +57,7 @@ async fn a_link_that_leads_outside_later_is_a_named_fault_and_not_without_the_sa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_sandbox_a_directory_made_again_and_a_renewed_server_certificate_are_seen() {
+async fn sandbox_sees_recreated_directory_and_renewed_server_certificate() {
     let site = Site::new();
     let Some(server) = serve(&site) else { return };
     fs::remove_dir_all(site.path("trust")).unwrap();
@@ -76,7 +76,7 @@ async fn in_the_sandbox_a_directory_made_again_and_a_renewed_server_certificate_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_sandbox_a_link_that_changes_beside_itself_is_followed() {
+async fn sandbox_follows_a_link_that_changes_within_its_directory() {
     let site = Site::new();
     for release in ["one", "two"] {
         fs::create_dir_all(site.path(release).join("trust")).unwrap();
@@ -95,7 +95,7 @@ async fn in_the_sandbox_a_link_that_changes_beside_itself_is_followed() {
 }
 
 #[test]
-fn a_key_that_others_can_read_is_said() {
+fn key_readable_by_others_is_reported() {
     let site = Site::new();
     let mode = |mode| {
         fs::set_permissions(site.path("server.key"), fs::Permissions::from_mode(mode)).unwrap();
@@ -121,7 +121,7 @@ fn no_core_dump_holds_the_memory() {
 }
 
 #[test]
-fn what_it_may_do_is_said_once() {
+fn sandbox_rights_are_logged_once() {
     let site = Site::new();
     let server = Portcullis::serve(site.flags(&[]));
     let said = || server.log().matches("sandboxed\"").count();

@@ -31,7 +31,7 @@ fn activate(listener: &TcpListener, site: &Site, more: &[&str]) -> Portcullis {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_was_passed_is_listened_at_unless_a_flag_says_where() {
+async fn passed_socket_is_used_unless_listen_is_given() {
     let site = Site::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -44,7 +44,7 @@ async fn a_socket_that_was_passed_is_listened_at_unless_a_flag_says_where() {
 }
 
 #[test]
-fn a_descriptor_that_is_no_socket_is_named() {
+fn passed_descriptor_that_is_no_socket_is_named() {
     let site = Site::new();
     let mut command = Command::new("sh");
     let launch = "exec 3</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
@@ -106,7 +106,7 @@ impl Load {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_hands_the_socket_to_the_next_and_no_request_is_lost() {
+async fn socket_handover_loses_no_request() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let delay = ["--shutdown-delay", "500ms"];
@@ -123,7 +123,7 @@ async fn one_hands_the_socket_to_the_next_and_no_request_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_may_also_come_when_the_one_before_has_ended() {
+async fn next_process_may_start_after_the_previous_one_ended() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let site = Site::new();
@@ -137,7 +137,7 @@ async fn the_next_may_also_come_when_the_one_before_has_ended() {
 }
 
 #[test]
-fn the_service_manager_is_told_how_far_it_is() {
+fn sd_notify_reports_ready_reloading_and_stopping() {
     let site = Site::new();
     let manager = UnixDatagram::bind(site.path("notify")).unwrap();
     manager.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -11,7 +11,7 @@ use crate::support::Finished;
 use crate::support::pki::PKI;
 
 #[test]
-fn inspect_says_what_is_in_files_and_directories() {
+fn inspect_lists_files_and_directories() {
     let files = Files::new();
     let finished = files.run(&["inspect", "trust", "stranger.pem"]);
     assert_eq!(finished.code, Some(0), "{finished}");
@@ -23,7 +23,7 @@ fn inspect_says_what_is_in_files_and_directories() {
 }
 
 #[test]
-fn inspect_says_the_same_to_machines_and_names_what_does_not_load() {
+fn inspect_json_names_what_does_not_load() {
     let files = Files::new();
     files.trust("broken.pem", "junk");
     let finished = files.run(&["inspect", "--json", "trust"]);
@@ -38,7 +38,7 @@ fn inspect_says_the_same_to_machines_and_names_what_does_not_load() {
 }
 
 #[test]
-fn explain_says_who_would_be_let_in_and_why_not() {
+fn explain_tells_whether_a_certificate_is_accepted_and_why_not() {
     let files = Files::new();
     let explain = |certificate: &str| files.run(&["explain", "--trust", "trust", certificate]);
     let says = |finished: &Finished, parts: &[&str]| {
@@ -112,7 +112,7 @@ fn warns(finished: &Finished, what: &str) {
 }
 
 #[test]
-fn check_has_nothing_against_a_server_that_api_gateway_can_connect_to() {
+fn check_accepts_what_api_gateway_accepts() {
     let files = Files::new();
     chain(&files, 365);
     let finished = check(&files, &["--name", "api.example.com"]);
@@ -121,7 +121,7 @@ fn check_has_nothing_against_a_server_that_api_gateway_can_connect_to() {
 }
 
 #[test]
-fn check_judges_the_chain_the_names_the_dates_and_the_key() {
+fn check_reports_chain_name_validity_and_key() {
     let files = Files::new();
     let (root, between) = chain(&files, 365);
     let leaf = std::fs::read_to_string(files.path("leaf.pem")).unwrap();
@@ -146,7 +146,7 @@ fn check_judges_the_chain_the_names_the_dates_and_the_key() {
 }
 
 #[test]
-fn check_sees_an_intermediate_that_another_of_its_name_signed_for() {
+fn check_reports_an_intermediate_of_the_same_name_with_another_key() {
     let files = Files::new();
     chain(&files, 365);
     let leaf = std::fs::read_to_string(files.path("leaf.pem")).unwrap();

@@ -327,7 +327,7 @@ async fn drain_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ends_without_a_bound_is_counted_too() {
+async fn every_close_reason_is_counted() {
     counted(&[], &ended("done"), |address| async move {
         connector(Some(&PKI.a)).ask(address).await.unwrap();
     })

@@ -9,7 +9,7 @@ use crate::support::tls::request;
 use crate::support::{DEADLINE, Portcullis, run};
 
 #[test]
-fn it_is_live_and_ready_and_says_that_it_is_stopping_while_it_still_accepts() {
+fn readyz_reports_stopping_during_the_shutdown_delay() {
     let site = Files::new().serve(&["--shutdown-delay", "20s"]);
     assert_eq!(site.get("/livez").0, 200);
     assert_eq!(site.get("/readyz").0, 200);
@@ -22,7 +22,7 @@ fn it_is_live_and_ready_and_says_that_it_is_stopping_while_it_still_accepts() {
 }
 
 #[test]
-fn it_is_not_ready_where_nobody_can_be_let_in_and_ready_again_when_somebody_can() {
+fn readyz_fails_while_no_client_can_be_accepted() {
     let files = Files::new();
     files.invalidate("b.pem");
     let site = files.serve(&[]);
@@ -37,7 +37,7 @@ fn it_is_not_ready_where_nobody_can_be_let_in_and_ready_again_when_somebody_can(
 }
 
 #[test]
-fn it_is_not_ready_with_a_server_certificate_that_has_ended() {
+fn readyz_fails_with_an_expired_server_certificate() {
     let files = Files::new();
     let ended = credential("localhost", 90, 0);
     files.write("server.pem", &ended.cert);
@@ -52,7 +52,7 @@ fn it_is_not_ready_with_a_server_certificate_that_has_ended() {
 }
 
 #[test]
-fn the_operators_port_has_bounds_of_its_own() {
+fn admin_port_has_its_own_bounds() {
     let site = Site::new();
     // More than it has room for, and none of them says a word.
     let mut silent: Vec<_> = (0..100).map(|_| TcpStream::connect(site.admin).unwrap()).collect();
@@ -71,7 +71,7 @@ fn the_operators_port_has_bounds_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_public_port_answers_none_of_it() {
+async fn public_port_serves_no_admin_path() {
     let site = Site::new();
     let mut stream = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
     for path in ["/metrics", "/status", "/livez"] {
@@ -81,7 +81,7 @@ async fn the_public_port_answers_none_of_it() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_it_with_the_flag_named() {
+fn taken_port_exits_1_and_names_the_flag() {
     let files = Files::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -93,7 +93,7 @@ fn a_port_that_is_taken_ends_it_with_the_flag_named() {
 }
 
 #[tokio::test]
-async fn what_happens_is_counted_under_the_names_that_were_promised() {
+async fn metrics_have_the_documented_names() {
     let site = Site::new();
     for _ in 0..3 {
         assert!(site.ask(Some(&PKI.a)).await);
@@ -147,7 +147,7 @@ async fn what_happens_is_counted_under_the_names_that_were_promised() {
 }
 
 #[test]
-fn every_metric_says_what_it_is() {
+fn every_metric_has_help_text() {
     let site = Site::new();
     let (_, head, text) = site.get("/metrics");
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
@@ -162,7 +162,7 @@ fn every_metric_says_what_it_is() {
 }
 
 #[tokio::test]
-async fn the_series_of_a_certificate_go_when_it_does() {
+async fn series_of_a_removed_certificate_disappear() {
     let site = Site::new();
     assert!(site.ask(Some(&PKI.b)).await);
     let has_b = || site.get("/metrics").2.contains("b.pem");
@@ -176,7 +176,7 @@ async fn the_series_of_a_certificate_go_when_it_does() {
 }
 
 #[tokio::test]
-async fn what_was_counted_stays_over_a_change_that_leaves_the_certificate() {
+async fn counters_survive_a_reload_that_keeps_the_certificate() {
     let site = Site::new();
     assert!(site.ask(Some(&PKI.a)).await);
     site.files.trust("c.pem", &PKI.other_subject.cert);
@@ -188,7 +188,7 @@ async fn what_was_counted_stays_over_a_change_that_leaves_the_certificate() {
 }
 
 #[test]
-fn a_fault_is_counted_and_shown_until_it_is_mended() {
+fn file_error_is_counted_and_shown_until_it_is_fixed() {
     let site = Site::new();
     site.files.trust("broken.pem", "junk");
     site.until("failed", || site.metric("portcullis_trust_files_failed") == Some(1.0));
@@ -204,7 +204,7 @@ fn a_fault_is_counted_and_shown_until_it_is_mended() {
 }
 
 #[tokio::test]
-async fn the_status_tells_of_the_last_fifty_refusals_the_latest_first() {
+async fn status_lists_the_last_fifty_rejections_latest_first() {
     let site = Site::new();
     for _ in 0..60 {
         assert!(!site.ask(None).await);
@@ -223,7 +223,7 @@ async fn the_status_tells_of_the_last_fifty_refusals_the_latest_first() {
 }
 
 #[test]
-fn the_verdict_on_one_that_ends_without_a_successor_is_said_in_these_words() {
+fn certificate_that_ends_without_a_successor_is_urgent() {
     let files = Files::new();
     for name in ["a.pem", "b.pem"] {
         files.invalidate(name);

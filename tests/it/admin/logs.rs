@@ -14,7 +14,7 @@ fn events(site: &Site, name: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_request_is_a_line_that_says_whose_it_was() {
+async fn access_line_names_certificate_and_peer() {
     let site = Site::new();
     let headers = "x-amzn-apigateway-api-id: a1b2c3\r\nX-Amzn-Trace-Id: Root=1-5\r\n";
     let mut stream = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
@@ -45,7 +45,7 @@ async fn each_request_is_a_line_that_says_whose_it_was() {
 }
 
 #[tokio::test]
-async fn the_access_log_can_be_left_out_and_nothing_else_with_it() {
+async fn access_log_off_drops_only_request_events() {
     let site = Files::new().serve(&["--access-log", "off"]);
     assert!(site.ask(Some(&PKI.a)).await);
     site.server.wait_for_event("connection_closed", |_| true);
@@ -54,7 +54,7 @@ async fn the_access_log_can_be_left_out_and_nothing_else_with_it() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_the_trusted_certificate_that_is_nearest() {
+async fn rejection_names_the_nearest_trusted_certificate() {
     let site = Site::new();
     // `expired` and `not_yet_valid` have the key of `a`.
     assert!(!site.ask(Some(&PKI.expired)).await);
@@ -80,7 +80,7 @@ async fn a_refusal_names_the_trusted_certificate_that_is_nearest() {
 }
 
 #[tokio::test]
-async fn a_flood_of_refusals_is_summed_up_and_none_is_lost() {
+async fn flood_of_rejections_is_summed_up_and_none_is_lost() {
     const MANY: u64 = 150;
     let site = Site::new();
     for _ in 0..MANY {
@@ -99,7 +99,7 @@ async fn a_flood_of_refusals_is_summed_up_and_none_is_lost() {
 }
 
 #[tokio::test]
-async fn what_was_not_yet_summed_up_is_said_before_the_end() {
+async fn pending_rejection_summary_is_logged_before_the_end() {
     let site = Site::new();
     for _ in 0..12 {
         assert!(!site.ask(None).await);

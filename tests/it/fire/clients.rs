@@ -65,7 +65,7 @@ async fn drip(stream: &mut (impl AsyncWrite + Unpin), octets: &[u8]) -> io::Resu
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn connections_that_finish_the_handshake_and_say_nothing() {
+async fn connections_without_a_request_after_the_handshake() {
     let fire = Fire::new(&["--head-timeout", "2s"]);
     let address = fire.addr();
     fire.rounds(async |watch| {

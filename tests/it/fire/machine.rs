@@ -79,7 +79,7 @@ async fn no_descriptors_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn a_trust_directory_that_cannot_be_read() {
+async fn unreadable_trust_directory() {
     // Root reads what it may not, unless that is taken from it.
     const AS_ANYBODY: [&str; 3] = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"];
     let is_root = rustix::process::geteuid().is_root();
@@ -115,7 +115,7 @@ fn set_mode(path: &std::path::Path, mode: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn a_trust_directory_that_is_unmounted() {
+async fn unmounted_trust_directory() {
     if !is_permitted(&["unshare", "-m", "sh", "-c", "mount -t tmpfs none /mnt"]) {
         return;
     }
@@ -152,7 +152,7 @@ async fn a_trust_directory_that_is_unmounted() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn a_trust_directory_full_of_10_000_files() {
+async fn trust_directory_of_10_000_files() {
     const FILES: u64 = 10_000;
     let fire = Fire::new(&[]);
     let elsewhere = fire.path("elsewhere");
@@ -207,7 +207,7 @@ async fn clients_that_leave_in_the_middle() {
 /// Nobody steps the clock of a process but its own: this server is in this one.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn a_clock_that_is_stepped() {
+async fn clock_step() {
     use std::time::SystemTime;
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let site = Site::new();
@@ -238,7 +238,7 @@ async fn a_clock_that_is_stepped() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn a_machine_without_inotify() {
+async fn machine_without_inotify() {
     // The instances are counted by user, and here they are those of a user namespace of its own.
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
     let alone = ["unshare", "--user", "--map-root-user", "sh", "-c", script];
@@ -283,7 +283,7 @@ async fn unfinished(address: SocketAddr) -> TlsStream<TcpStream> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn a_hangup_while_draining() {
+async fn sighup_while_draining() {
     let mut fire = Fire::new(&["--shutdown-delay", "1s"]);
     let mut unfinished = unfinished(fire.addr()).await;
     fire.server.signal("TERM");
@@ -305,7 +305,7 @@ async fn a_hangup_while_draining() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn a_second_signal_to_end() {
+async fn second_signal() {
     let mut fire = Fire::new(&["--shutdown-delay", "1h", "--drain-timeout", "1h"]);
     let _unfinished = unfinished(fire.addr()).await;
     fire.server.signal("TERM");
@@ -322,7 +322,7 @@ async fn a_second_signal_to_end() {
 /// this process.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn a_service_that_panics() {
+async fn panicking_service() {
     async fn boom() -> &'static str {
         panic!("as it must")
     }

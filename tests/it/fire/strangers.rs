@@ -39,7 +39,7 @@ async fn halves_of_a_client_hello() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn a_flood_of_strangers() {
+async fn flood_of_unknown_certificates() {
     let fire = Fire::new(&[]);
     let address = fire.addr();
     let stranger = connector(&PKI.stranger);
@@ -58,7 +58,7 @@ async fn a_flood_of_strangers() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
-async fn strangers_who_stay() {
+async fn unknown_certificates_that_keep_their_sockets() {
     let fire = Fire::new(&[]);
     let address = fire.addr();
     let stranger = connector(&PKI.stranger);

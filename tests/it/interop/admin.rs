@@ -50,7 +50,7 @@ fn browse(address: SocketAddr) -> String {
 
 #[tokio::test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
-async fn the_page_shows_each_certificate_its_verdict_the_faults_and_the_refusals() {
+async fn status_page_shows_certificates_problems_and_rejections() {
     let files = Files::new();
     files.trust("old.pem", &PKI.expired.cert);
     let site = files.serve(&[]);
@@ -79,7 +79,7 @@ async fn the_page_shows_each_certificate_its_verdict_the_faults_and_the_refusals
 
 #[tokio::test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
-async fn what_a_stranger_writes_into_a_subject_is_text_and_no_markup() {
+async fn subject_of_a_stranger_is_text_and_no_markup() {
     let site = Site::new();
     let key = KeyPair::generate().unwrap();
     let mut hostile = params("", 1, 9);
@@ -97,7 +97,7 @@ async fn what_a_stranger_writes_into_a_subject_is_text_and_no_markup() {
 
 #[test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
-fn nothing_that_the_status_says_is_ever_markup() {
+fn status_text_is_never_markup() {
     let files = Files::new();
     files.trust("soon.pem", &credential("soon", 10, 9).cert);
     let site = files.serve(&[]);
@@ -131,7 +131,7 @@ fn is_unharmed(page: &str) {
 
 #[test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
-fn the_page_keeps_itself_current() {
+fn status_page_refreshes_itself() {
     let site = Site::new();
     let before = site.status();
     let mut after = before.clone();
@@ -201,14 +201,14 @@ fn promtool(arguments: &[&str], input: &str) {
 
 #[test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
-fn the_alert_rules_do_what_they_say() {
+fn alert_rules_pass_their_tests() {
     promtool(&["check", "rules", "portcullis.rules.yml"], "");
     promtool(&["test", "rules", "portcullis.rules_test.yml"], "");
 }
 
 #[tokio::test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
-async fn prometheus_has_nothing_against_the_metrics() {
+async fn promtool_accepts_the_metrics() {
     let site = Site::new();
     assert!(site.ask(Some(&PKI.a)).await);
     assert!(!site.ask(None).await);
@@ -218,14 +218,14 @@ async fn prometheus_has_nothing_against_the_metrics() {
 
 #[tokio::test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
-async fn the_alert_rules_name_metrics_that_there_are() {
+async fn alert_rules_name_existing_metrics() {
     let names = metrics_named_in(include_str!("../../../deploy/portcullis.rules.yml"));
     assert_exported(&names).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
-async fn the_dashboard_queries_metrics_that_there_are() {
+async fn dashboard_queries_existing_metrics() {
     let dashboard: Value =
         serde_json::from_str(include_str!("../../../deploy/grafana.json")).unwrap();
     for panel in dashboard["panels"].as_array().unwrap() {

@@ -64,7 +64,7 @@ fn curl(
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn two_of_one_subject_are_let_in_whichever_file_comes_first() {
+fn two_certificates_of_one_subject_are_accepted_in_either_order() {
     for files in [[("1", &PKI.a), ("2", &PKI.b)], [("1", &PKI.b), ("2", &PKI.a)]] {
         let site = Site::trusting_files(&files);
         for way in ways() {
@@ -77,7 +77,7 @@ fn two_of_one_subject_are_let_in_whichever_file_comes_first() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn without_a_certificate_there_is_only_the_alert() {
+fn client_without_a_certificate_gets_only_the_alert() {
     let site = Site::trusting(&[&PKI.a, &PKI.b]);
     for way in ways() {
         site.assert_refused(&curl(&site, way, None, &[]), NONE);
@@ -87,7 +87,7 @@ fn without_a_certificate_there_is_only_the_alert() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn a_stranger_of_the_same_subject_is_out_until_trusted_and_out_again_after() {
+fn stranger_of_the_same_subject_is_rejected_until_trusted_and_again_after() {
     let site = Site::trusting(&[&PKI.a, &PKI.b]);
     let assert_out = || {
         for way in ways() {
@@ -106,7 +106,7 @@ fn a_stranger_of_the_same_subject_is_out_until_trusted_and_out_again_after() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn three_megabytes_are_taken_and_answered() {
+fn request_of_three_megabytes_is_served() {
     let site = Site::trusting(&[&PKI.a]);
     let post = sending(&site, 3_000_000);
     for way in ways() {
@@ -116,7 +116,7 @@ fn three_megabytes_are_taken_and_answered() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn the_alert_is_not_lost_while_a_body_is_being_sent() {
+fn alert_arrives_while_a_body_is_being_sent() {
     let site = Site::trusting(&[&PKI.a]);
     let post = sending(&site, 300_000);
     for way in ways() {
@@ -130,7 +130,7 @@ fn the_alert_is_not_lost_while_a_body_is_being_sent() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn plain_http_is_told_to_use_https() {
+fn plain_http_gets_400() {
     let site = Site::trusting(&[&PKI.a]);
     let url = format!("http://{}/", site.server.addr());
     let mut plain = Command::new("curl");

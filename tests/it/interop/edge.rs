@@ -60,7 +60,7 @@ async fn come_from_afar(edge: SocketAddr) -> (TcpStream, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs HAProxy"]
-async fn behind_haproxy_the_client_is_known_and_the_health_checks_are_no_refusals() {
+async fn haproxy_in_front_passes_the_client_address_and_health_checks_are_no_rejections() {
     let site = Site::new();
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhello world\n";
     let app = App::start(move |_, _| Reply::text(answer)).await;

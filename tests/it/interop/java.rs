@@ -63,7 +63,7 @@ fn assert_refused(site: &Site, credential: Option<&Credential>, refusal: Refusal
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn two_of_one_subject_are_let_in() {
+fn two_certificates_of_one_subject_are_accepted() {
     let site = Site::trusting(&[&PKI.a, &PKI.b]);
     assert_let_in(&site, &PKI.a);
     assert_let_in(&site, &PKI.b);
@@ -71,7 +71,7 @@ fn two_of_one_subject_are_let_in() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn a_stranger_of_the_same_subject_is_out_until_trusted() {
+fn stranger_of_the_same_subject_is_rejected_until_trusted() {
     let site = Site::trusting(&[&PKI.a]);
     assert_refused(&site, Some(&PKI.stranger), UNKNOWN);
     site.trust(&PKI.stranger);
@@ -82,7 +82,7 @@ fn a_stranger_of_the_same_subject_is_out_until_trusted() {
 /// would keep back the trusted certificates as well.
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn nothing_to_present_and_nothing_that_was_asked_for_are_no_certificate() {
+fn client_that_presents_nothing_is_no_certificate() {
     let site = Site::trusting(&[&PKI.a]);
     assert_refused(&site, None, NONE);
     assert_refused(&site, Some(&PKI.other_subject), NONE);

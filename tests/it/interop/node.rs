@@ -32,7 +32,7 @@ fn hello(tls: Tls, via: &str) -> String {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn two_of_one_subject_are_let_in_and_nobody_else() {
+fn two_certificates_of_one_subject_are_accepted_and_no_other() {
     let site = Site::trusting(&[&PKI.a, &PKI.b]);
     for tls in BOTH {
         for via in VIA {
@@ -71,13 +71,13 @@ fn sessions_are_resumed() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn an_idle_connection_is_closed_when_its_certificate_goes() {
+fn removed_certificate_closes_idle_connection() {
     removal("removal-while-idle");
 }
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn a_busy_connection_gets_no_more_answers_when_its_certificate_goes() {
+fn removed_certificate_ends_busy_connection_after_requests_in_flight() {
     removal("removal-while-busy");
 }
 

@@ -57,7 +57,7 @@ fn assert_refused(site: &Site, outcome: &Outcome, refusal: Refusal) {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn each_reason_has_its_alert() {
+fn each_rejection_reason_has_its_alert() {
     let site = Site::trusting(&[&PKI.a, &PKI.expired, &PKI.not_yet_valid]);
     for tls in BOTH {
         for (client, refusal) in [
@@ -78,7 +78,7 @@ fn each_reason_has_its_alert() {
 /// show that a session alone would let its owner in, the other is what the removal must undo.
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn a_session_ends_with_the_certificate_it_was_made_with() {
+fn session_ends_with_its_certificate() {
     for tls in BOTH {
         let site = Site::trusting(&[&PKI.a, &PKI.b]);
         let [spent, saved, twin] = ["spent", "saved", "twin"].map(|name| site.path(name));
@@ -102,7 +102,7 @@ fn a_session_ends_with_the_certificate_it_was_made_with() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn each_issuer_is_hinted_at_once() {
+fn each_issuer_is_hinted_once() {
     const GATEWAY: &str = "C = US, L = Seattle, CN = ApiGateway\n";
     const OTHER: &str = "C = US, L = Seattle, CN = SomebodyElse\n";
     let alike = Site::trusting(&[&PKI.a, &PKI.b, &PKI.stranger]);
@@ -137,7 +137,7 @@ fn tls_is_not_renegotiated() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn early_data_is_not_taken() {
+fn early_data_is_rejected() {
     let site = Site::trusting(&[&PKI.a]);
     let session = site.path("session");
     let first = get(&site, Tls::V13, Some(&PKI.a), &["-sess_out", text(&session)]);
@@ -156,7 +156,7 @@ fn early_data_is_not_taken() {
 /// certificates apart. One with a key identifier or a critical extension would not show it.
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn openssl_itself_fails_at_two_of_one_subject() {
+fn openssl_rejects_the_second_of_two_with_one_subject() {
     let site = Site::trusting(&[&PKI.a]);
     let both = site.path("both.pem");
     crate::interop::write(&both, &[&*PKI.a.cert, &*PKI.b.cert].concat());

@@ -171,7 +171,7 @@ fn assert_authorizes(site: &Site) {
 
 #[test]
 #[ignore = "needs Node.js, npm, Python; run by .ci/run"]
-fn an_express_app_decides_by_who_asks() {
+fn express_app_authorizes_by_client_certificate() {
     let app = express(&PKI.a);
     let site = Site::before(&format!("http://127.0.0.1:{}", app.port), &["--max-body", "2GiB"]);
     assert_authorizes(&site);
@@ -197,7 +197,7 @@ fn an_express_app_decides_by_who_asks() {
 
 #[test]
 #[ignore = "needs Node.js, npm, Python; run by .ci/run"]
-fn large_bodies_take_no_memory() {
+fn large_bodies_are_not_buffered() {
     const SIZE: u64 = 1 << 30;
     let app = express(&PKI.a);
     let site = Site::before(&format!("http://127.0.0.1:{}", app.port), &["--max-body", "2GiB"]);
@@ -226,7 +226,7 @@ fn large_bodies_take_no_memory() {
 
 #[test]
 #[ignore = "needs Node.js, npm, Python; run by .ci/run"]
-fn a_wsgi_app_decides_by_who_asks() {
+fn wsgi_app_authorizes_by_client_certificate() {
     let app = wsgi(&PKI.a);
     let site = Site::before(&format!("http://127.0.0.1:{}", app.port), &[]);
     assert_authorizes(&site);
@@ -242,7 +242,7 @@ fn a_wsgi_app_decides_by_who_asks() {
 
 #[test]
 #[ignore = "needs Node.js, npm, Python; run by .ci/run"]
-fn an_axum_app_at_a_unix_socket_decides_by_who_asks() {
+fn axum_app_on_a_unix_socket_authorizes_by_client_certificate() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("app.sock");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -303,7 +303,7 @@ fn smuggled() -> Vec<String> {
 
 #[test]
 #[ignore = "needs Node.js, npm, Python; run by .ci/run"]
-fn neither_node_nor_python_sees_a_hidden_request() {
+fn node_and_python_see_no_smuggled_request() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     for app in [express(&PKI.a), wsgi(&PKI.a)] {
         let site = Site::before(&format!("http://127.0.0.1:{}", app.port), &[]);

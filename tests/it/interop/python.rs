@@ -25,7 +25,7 @@ fn hello(tls: Tls) -> String {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn two_of_one_subject_are_let_in_and_nobody_else() {
+fn two_certificates_of_one_subject_are_accepted_and_no_other() {
     let site = Site::trusting(&[&PKI.a, &PKI.b]);
     for tls in BOTH {
         for trusted in [&PKI.a, &PKI.b] {
@@ -48,7 +48,7 @@ fn requests_share_a_connection() {
 
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
-fn the_alert_is_not_lost_while_a_body_is_being_sent() {
+fn alert_arrives_while_a_body_is_being_sent() {
     let site = Site::trusting(&[&PKI.a]);
     for tls in BOTH {
         for lost in outcomes(&client(&site, "post", tls, None)) {

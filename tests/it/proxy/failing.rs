@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn failures_of_the_application_are_told_apart() {
+async fn upstream_failures_have_distinct_status_and_reason() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = url(&nobody);
     drop(nobody);
@@ -29,7 +29,7 @@ async fn failures_of_the_application_are_told_apart() {
 }
 
 #[tokio::test]
-async fn an_application_that_accepts_nothing_is_a_timeout() {
+async fn upstream_that_accepts_no_connection_is_a_timeout() {
     // One that listens and whose queue is full answers no handshake.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -55,7 +55,7 @@ async fn ending_on_the_second_request() -> App {
 }
 
 #[tokio::test]
-async fn a_request_is_sent_again_only_where_that_is_safe() {
+async fn request_is_retried_only_where_that_is_safe() {
     for (request, outcome, requests) in [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200, 3),
         ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", 200, 3),
@@ -78,7 +78,7 @@ async fn a_request_is_sent_again_only_where_that_is_safe() {
 }
 
 #[tokio::test]
-async fn a_request_is_sent_again_once() {
+async fn request_is_retried_once() {
     let app = App::start(|_, at| if at == 0 { Reply::ok() } else { Reply::Close }).await;
     let front = Front::before(&app);
     let mut tls = front.connect().await;
@@ -90,7 +90,7 @@ async fn a_request_is_sent_again_once() {
 }
 
 #[tokio::test]
-async fn a_request_is_not_sent_again_once_an_answer_has_begun() {
+async fn request_is_not_retried_once_a_response_has_begun() {
     let app = App::start(|_, at| match at {
         0 => Reply::ok(),
         _ => Reply::SendAndClose(b"HTTP/1.1 2".to_vec()),
@@ -106,7 +106,7 @@ async fn a_request_is_not_sent_again_once_an_answer_has_begun() {
 }
 
 #[tokio::test]
-async fn a_post_does_not_meet_a_connection_that_has_ended() {
+async fn post_is_not_sent_on_a_closed_upstream_connection() {
     // The application ends each connection right after its answer, and says nothing of it.
     let app = App::start(|_, _| {
         Reply::SendAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
@@ -124,7 +124,7 @@ async fn a_post_does_not_meet_a_connection_that_has_ended() {
 }
 
 #[tokio::test]
-async fn an_application_that_is_started_anew_loses_no_request_that_it_did_not_hold() {
+async fn restarted_upstream_loses_no_request_that_it_did_not_hold() {
     let app = App::start(|_, _| Reply::ok()).await;
     let (address, front) = (app.address, Front::before(&app));
     let mut tls = front.connect().await;
@@ -146,7 +146,7 @@ async fn an_application_that_is_started_anew_loses_no_request_that_it_did_not_ho
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_cancels_its_request() {
+async fn client_that_disconnects_cancels_its_request() {
     for reply in [Reply::Hang, Reply::text("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")] {
         let app = App::start(move |_, _| reply.clone()).await;
         let front = Front::before(&app);
@@ -159,7 +159,7 @@ async fn a_client_that_leaves_cancels_its_request() {
 }
 
 #[tokio::test]
-async fn connections_are_reused_and_end_when_idle() {
+async fn upstream_connections_are_reused_and_close_when_idle() {
     let app = App::start(|_, _| Reply::ok()).await;
     let front = Front::of(Proxy::new(app.upstream()).idle_timeout(Duration::from_millis(300)));
     for _ in 0..3 {
@@ -179,7 +179,7 @@ async fn connections_are_reused_and_end_when_idle() {
 }
 
 #[tokio::test]
-async fn there_are_no_more_connections_than_allowed_and_the_queue_is_bounded() {
+async fn upstream_connections_and_queue_are_bounded() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let front = Front::of(Proxy::new(url(&listener)).max_connections(2).queue(1));
     let ask = async |tls: &mut crate::support::proxy::Tls| {
@@ -212,7 +212,7 @@ async fn there_are_no_more_connections_than_allowed_and_the_queue_is_bounded() {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_in_the_queue_is_told_so() {
+async fn request_past_the_queue_timeout_is_503() {
     let app = App::start(|_, _| Reply::Hang).await;
     let proxy = Proxy::new(app.upstream()).max_connections(1).timeout(Duration::from_millis(200));
     let front = Front::of(proxy);
@@ -221,7 +221,7 @@ async fn who_waits_too_long_in_the_queue_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_go_on_with_its_body_is_told_so() {
+async fn stalled_request_body_is_408() {
     let app = App::start(|_, _| Reply::ok()).await;
     let front = Front::of(Proxy::new(app.upstream()).timeout(Duration::from_millis(200)));
     let answer = front.exchange("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab").await;
@@ -231,7 +231,7 @@ async fn a_client_that_does_not_go_on_with_its_body_is_told_so() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_body_is_an_answer() {
+async fn response_before_the_body_was_read_is_delivered() {
     let early = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
     let app = App::start(move |_, _| Reply::Early(early.into())).await;
     let front = Front::before(&app);
@@ -243,8 +243,7 @@ async fn an_answer_before_the_body_is_an_answer() {
 }
 
 #[tokio::test]
-async fn where_an_answer_comes_before_the_whole_request_the_client_hears_that_the_connection_ends()
-{
+async fn early_response_closes_the_connection() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     for (sent, end, is_last) in [("", "\r\n\r\n", true), ("body", "\r\n\r\nbody", false)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -18,7 +18,7 @@ fn h2_request(method: &str, body: &'static [u8]) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn http_2_in_front_is_http_1_1_behind() {
+async fn http2_in_front_is_http1_behind() {
     let app = App::start(|_, _| {
         Reply::text(
             "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\
@@ -46,7 +46,7 @@ async fn http_2_in_front_is_http_1_1_behind() {
 }
 
 #[tokio::test]
-async fn http_2_gets_its_answer_though_its_body_was_not_read() {
+async fn http2_response_arrives_although_the_body_was_not_read() {
     let app = App::start(|_, _| Reply::ok()).await;
     let front = Front::of(Proxy::new(app.upstream()).max_body(3));
     let mut sender = h2(&front).await;
@@ -92,7 +92,7 @@ impl Body for Endless {
 }
 
 #[tokio::test]
-async fn whoever_does_not_read_holds_back_whoever_sends() {
+async fn slow_reader_applies_backpressure_to_the_upstream() {
     // The application sends without end, and the client reads nothing.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let front = Front::of(Proxy::new(url(&listener)));

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn an_application_may_listen_at_a_unix_socket() {
+async fn upstream_may_be_a_unix_socket() {
     let dir = tempfile::tempdir().unwrap();
     let path = crate::support::proxy::socket_path(&dir);
     let listener = UnixListener::bind(&path).unwrap();
@@ -79,7 +79,7 @@ async fn only_listed_apis_pass() {
 }
 
 #[tokio::test]
-async fn the_applications_own_closure_is_asked() {
+async fn authorization_closure_decides() {
     let fingerprint = sha256(&der());
     let ours = fingerprint.clone();
     let knows = move |client: &ClientIdentity, head: &http::request::Parts| {
@@ -104,7 +104,7 @@ async fn the_applications_own_closure_is_asked() {
 }
 
 #[tokio::test]
-async fn without_an_identity_nobody_is_let_through() {
+async fn request_without_an_identity_is_refused() {
     use tower::ServiceExt as _;
     let request = || Request::get("/").header("host", "a").body(axum::body::Body::empty()).unwrap();
     let app = router().layer(Authorize::new(|_, _| true));

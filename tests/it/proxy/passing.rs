@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn the_application_is_told_who_asks() {
+async fn application_receives_the_verified_identity() {
     let seen = seen_of("").await;
     assert_eq!(seen.line(), "GET /path?query=1 HTTP/1.1");
     assert_eq!(seen.all("host"), ["a"]);
@@ -16,7 +16,7 @@ async fn the_application_is_told_who_asks() {
 }
 
 #[tokio::test]
-async fn nobody_else_tells_the_application_who_asks() {
+async fn identity_headers_of_a_client_are_stripped() {
     let forged = [
         "Client-Cert",
         "client_cert",
@@ -63,7 +63,7 @@ async fn nobody_else_tells_the_application_who_asks() {
 }
 
 #[tokio::test]
-async fn what_was_meant_for_the_connection_stays_on_it() {
+async fn hop_by_hop_headers_of_a_request_are_stripped() {
     let seen = seen_of(
         "Connection: keep-alive, X-Hop,client-cert , x-forwarded-for, host\r\nX-Hop: 1\r\n\
          Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: trailers\r\n\
@@ -84,7 +84,7 @@ async fn what_was_meant_for_the_connection_stays_on_it() {
 }
 
 #[tokio::test]
-async fn what_else_came_reaches_the_application_as_it_came() {
+async fn other_headers_reach_the_application_unchanged() {
     let seen = seen_of(
         "X-Amzn-Trace-Id: Root=1-a-b\r\nx-amzn-apigateway-api-id: abc123\r\nX-B: 2\r\n\
          X-Forwarded-Port: 443\r\nX-Forwarded-For: 192.0.2.1\r\nX-A: 1\r\nX-B: 3\r\n\
@@ -111,7 +111,7 @@ async fn what_else_came_reaches_the_application_as_it_came() {
 }
 
 #[tokio::test]
-async fn an_answer_comes_back_without_what_was_meant_for_its_connection() {
+async fn hop_by_hop_headers_of_a_response_are_stripped() {
     let app = App::start(|_, _| {
         Reply::text(
             "HTTP/1.1 299 Fine\r\nX-B: 1\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n\
@@ -134,7 +134,7 @@ async fn an_answer_comes_back_without_what_was_meant_for_its_connection() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_are_framed_so() {
+async fn responses_without_a_body_are_framed_so() {
     for (request, reply, head_has, has_not) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "content-length: 5", "chunked"),
         (
@@ -212,7 +212,7 @@ async fn bodies_of_all_framings_pass_both_ways() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_not_a_finished_one() {
+async fn broken_off_response_is_not_a_complete_one() {
     for (reply, end) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "hello"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "5\r\nhello\r\n"),
@@ -250,7 +250,7 @@ async fn announced_trailers_pass_both_ways() {
 }
 
 #[tokio::test]
-async fn a_client_that_expects_100_continue_gets_it_and_the_application_never_hears() {
+async fn expect_100_continue_ends_at_portcullis() {
     let (app, front) = echoing(()).await;
     let mut tls = front.connect().await;
     let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
@@ -265,7 +265,7 @@ async fn a_client_that_expects_100_continue_gets_it_and_the_application_never_he
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_refused_announced_or_not() {
+async fn body_above_max_body_is_refused_with_and_without_content_length() {
     let app = App::start(|_, _| Reply::ok()).await;
     let front = Front::of(Proxy::new(app.upstream()).max_body(5));
     let head = "POST / HTTP/1.1\r\nHost: a\r\n";
