@@ -25,7 +25,20 @@ pub struct Access {
 pub struct Entered {
     access: Access,
     /// Whether the kernel knows all the limits that were asked for; or why there are none.
-    result: Result<bool, String>,
+    result: Result<bool, NotSandboxed>,
+}
+
+/// Why the process keeps its rights, and what the operator can do about it.
+#[derive(Debug, PartialEq, Eq)]
+struct NotSandboxed {
+    why: String,
+    remedy: &'static str,
+}
+
+impl NotSandboxed {
+    fn new(why: impl Into<String>, remedy: &'static str) -> Self {
+        Self { why: why.into(), remedy }
+    }
 }
 
 /// Takes from the process everything but this. Only this thread, and those that it starts later,
@@ -41,11 +54,7 @@ impl Entered {
         let Access { read, connect, resolves } = &self.access;
         match &self.result {
             Ok(is_whole) => info!(?read, ?connect, resolves, is_whole, "sandboxed"),
-            Err(why) => {
-                let remedy = "use a kernel with Landlock (Linux 5.13, 6.7 for the ports), or say \
-                              that there is none by --no-sandbox";
-                warn!(why, remedy, "not_sandboxed");
-            }
+            Err(NotSandboxed { why, remedy }) => warn!(why, remedy, "not_sandboxed"),
         }
     }
 }
@@ -64,26 +73,35 @@ pub fn hide_memory() -> std::io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn enforce(_: &Access) -> Result<bool, String> {
-    Err("Landlock is a part of Linux".to_owned())
+fn enforce(_: &Access) -> Result<bool, NotSandboxed> {
+    Err(NotSandboxed::new("Landlock is a part of Linux", "run it with --no-sandbox"))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn run_as_probe() -> bool {
+    false
 }
 
 #[cfg(target_os = "linux")]
 use linux::enforce;
+#[cfg(target_os = "linux")]
+pub use linux::run_as_probe;
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::collections::BTreeSet;
-    use std::fs;
     use std::iter::once;
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
     use std::path::{Path, PathBuf};
+    use std::process::{Command, Stdio};
+    use std::{env, fs, io};
 
     use landlock::{
         ABI, Access as _, AccessFs, AccessNet, LandlockStatus, NetPort, RestrictionStatus, Ruleset,
         RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, path_beneath_rules,
     };
 
-    use super::Access;
+    use super::{Access, NotSandboxed};
     use crate::reload::directories;
 
     /// What looking up a name reads: the C library's configuration, and its modules.
@@ -103,20 +121,83 @@ mod linux {
     /// The port of name servers, for answers too long for UDP.
     const DNS: u16 = 53;
 
-    pub(super) fn enforce(access: &Access) -> Result<bool, String> {
-        let status = restrict(access).map_err(|error| error.to_string())?;
+    /// The name by which the server starts itself to try Landlock.
+    const PROBE: &str = "portcullis-landlock-probe";
+
+    const SIGSYS: i32 = 31;
+
+    const KERNEL: &str = "use a kernel with Landlock (Linux 5.13, 6.7 for the ports), or accept \
+                          that there is none with --no-sandbox";
+    const FILTER: &str = "add landlock_create_ruleset, landlock_add_rule and \
+                          landlock_restrict_self to SystemCallFilter= and set \
+                          SystemCallErrorNumber=EPERM, or allow them in the container's seccomp \
+                          profile";
+
+    pub(super) fn enforce(access: &Access) -> Result<bool, NotSandboxed> {
+        if has_seccomp_filter() && is_probe_killed() {
+            return Err(NotSandboxed::new("a seccomp filter kills who calls Landlock", FILTER));
+        }
+        try_to_enforce(access)
+    }
+
+    /// True in the process that [`enforce`] starts to see whether Landlock can be called at all.
+    pub fn run_as_probe() -> bool {
+        let is_probe = env::args_os().next().is_some_and(|name| name == PROBE);
+        if is_probe {
+            let _ = try_to_enforce(&Access::default());
+        }
+        is_probe
+    }
+
+    fn has_seccomp_filter() -> bool {
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|m| m.trim() == "2"))
+    }
+
+    /// A filter without an error number ends the process at the call, before there is a log: only
+    /// another process can find that out.
+    fn is_probe_killed() -> bool {
+        let mut probe = Command::new("/proc/self/exe");
+        probe.arg0(PROBE).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.signal() == Some(SIGSYS))
+    }
+
+    fn try_to_enforce(access: &Access) -> Result<bool, NotSandboxed> {
+        let ruleset = Ruleset::default();
+        // `default` asks the kernel for its version of Landlock and keeps only that there is none.
+        let refusal = io::Error::last_os_error();
+        let status = restrict(ruleset, access).map_err(|error| judge_error(&error))?;
         match (status.ruleset, status.landlock) {
             (RulesetStatus::FullyEnforced, _) => Ok(true),
             (RulesetStatus::PartiallyEnforced, _) => Ok(false),
             (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => {
-                Err("Landlock is not enabled in this kernel (lsm=)".to_owned())
+                Err(NotSandboxed::new("Landlock is not enabled in this kernel (lsm=)", KERNEL))
             }
-            (RulesetStatus::NotEnforced, _) => Err("this kernel has no Landlock".to_owned()),
+            (RulesetStatus::NotEnforced, _) => Err(judge_refusal(&refusal)),
         }
     }
 
+    /// The kernel itself answers ENOSYS where it has no Landlock; other errors are a filter's.
+    fn judge_refusal(refusal: &io::Error) -> NotSandboxed {
+        match (refusal.kind() == io::ErrorKind::Unsupported, has_seccomp_filter()) {
+            (true, false) => NotSandboxed::new("this kernel has no Landlock (ENOSYS)", KERNEL),
+            (true, true) => NotSandboxed::new(
+                "this kernel has no Landlock, or a seccomp filter hides it (ENOSYS)",
+                KERNEL,
+            ),
+            (false, _) => {
+                NotSandboxed::new(format!("a seccomp filter refuses Landlock: {refusal}"), FILTER)
+            }
+        }
+    }
+
+    fn judge_error(error: &RulesetError) -> NotSandboxed {
+        let remedy = if has_seccomp_filter() { FILTER } else { KERNEL };
+        NotSandboxed::new(error.to_string(), remedy)
+    }
+
     /// Everything that an older kernel does not know is left out.
-    fn restrict(access: &Access) -> Result<RestrictionStatus, RulesetError> {
+    fn restrict(ruleset: Ruleset, access: &Access) -> Result<RestrictionStatus, RulesetError> {
         let mut readable = readable(&access.read);
         let mut ports: BTreeSet<u16> = access.connect.iter().copied().collect();
         if access.resolves {
@@ -125,7 +206,7 @@ mod linux {
             ports.insert(DNS);
         }
         let connect = |port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp));
-        Ruleset::default()
+        ruleset
             .handle_access(AccessFs::from_all(ABI::V5))?
             .handle_access(AccessNet::ConnectTcp)?
             .create()?
@@ -180,6 +261,52 @@ mod linux {
             assert!(!readable.contains(Path::new("/")), "{readable:?}");
         }
 
+        /// The filter of a thread, which refuses these calls with this error.
+        fn refuse(calls: &[i64], errno: u32) {
+            use seccompiler::{SeccompAction, SeccompFilter};
+            let filter = SeccompFilter::new(
+                calls.iter().map(|call| (*call, Vec::new())).collect(),
+                SeccompAction::Allow,
+                SeccompAction::Errno(errno),
+                env::consts::ARCH.try_into().unwrap(),
+            );
+            let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
+            seccompiler::apply_filter(&program).unwrap();
+        }
+
+        /// What a thread with such a filter says of its sandbox.
+        fn under_filter(calls: &'static [i64], errno: i32) -> Result<bool, NotSandboxed> {
+            let run = move || {
+                refuse(calls, errno.unsigned_abs());
+                try_to_enforce(&Access::default())
+            };
+            std::thread::spawn(run).join().unwrap()
+        }
+
+        #[test]
+        fn seccomp_filter_that_refuses_landlock_is_told_from_a_kernel_without_it() {
+            let create = &[libc::SYS_landlock_create_ruleset];
+            let refused = under_filter(create, libc::EPERM).unwrap_err();
+            assert!(refused.why.contains("a seccomp filter refuses Landlock"), "{refused:?}");
+            assert!(refused.why.contains("Operation not permitted"), "{refused:?}");
+            assert_eq!(refused.remedy, FILTER);
+            let hidden = under_filter(create, libc::ENOSYS).unwrap_err();
+            assert!(hidden.why.contains("no Landlock, or a seccomp filter"), "{hidden:?}");
+            assert_eq!(hidden.remedy, KERNEL);
+            let none = judge_refusal(&io::Error::from_raw_os_error(libc::ENOSYS));
+            assert_eq!(none.why, "this kernel has no Landlock (ENOSYS)");
+        }
+
+        #[test]
+        fn seccomp_filter_that_refuses_only_the_last_call_is_named() {
+            // Where the kernel has no Landlock, this call is not reached.
+            if under_filter(&[libc::SYS_mount], libc::EPERM).is_err() {
+                return;
+            }
+            let refused = under_filter(&[libc::SYS_landlock_restrict_self], libc::EPERM);
+            assert_eq!(refused.unwrap_err().remedy, FILTER);
+        }
+
         /// It holds for the thread that enters it, so each test may have one.
         #[test]
         fn what_is_not_named_can_neither_be_read_nor_written_nor_connected_to() {
@@ -198,7 +325,7 @@ mod linux {
                 ..Access::default()
             };
             let tried = std::thread::spawn(move || {
-                let result = enforce(&access);
+                let result = try_to_enforce(&access);
                 let is_denied = |error: io::Error| error.kind() == ErrorKind::PermissionDenied;
                 let is_in = result.is_ok().then(|| {
                     fs::read(root.path().join("named/file")).unwrap();

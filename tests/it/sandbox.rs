@@ -127,3 +127,47 @@ fn sandbox_rights_are_logged_once() {
     let said = || server.log().matches("sandboxed\"").count();
     assert!(wait_for(DEADLINE, || said() == 1), "{}", server.log());
 }
+
+/// Starts the server under a seccomp filter that does this to the calls of Landlock, as systemd's
+/// `SystemCallFilter=` or a container runtime may.
+fn serve_under_filter(site: &Site, action: seccompiler::SeccompAction) -> Portcullis {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let calls = [
+        libc::SYS_landlock_create_ruleset,
+        libc::SYS_landlock_add_rule,
+        libc::SYS_landlock_restrict_self,
+    ];
+    let filter = SeccompFilter::new(
+        calls.map(|call| (call, Vec::new())).into(),
+        SeccompAction::Allow,
+        action,
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    let flags = site.flags(&[]);
+    // A filter is a thread's, and that of the processes that it starts.
+    let start = move || {
+        seccompiler::apply_filter(&program).unwrap();
+        Portcullis::serve(flags)
+    };
+    std::thread::spawn(start).join().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_survives_a_seccomp_filter_that_refuses_or_kills_and_says_which() {
+    use seccompiler::SeccompAction;
+    let actions = [
+        (SeccompAction::Errno(libc::EPERM as u32), "refuses Landlock", "SystemCallFilter="),
+        (SeccompAction::Errno(libc::ENOSYS as u32), "hides it", "--no-sandbox"),
+        (SeccompAction::KillProcess, "kills", "SystemCallErrorNumber=EPERM"),
+    ];
+    for (action, why, remedy) in actions {
+        let site = Site::new();
+        let server = serve_under_filter(&site, action);
+        let event = server.wait_for_event("not_sandboxed", |_| true);
+        assert!(event["why"].as_str().unwrap().contains(why), "{event}");
+        assert!(event["remedy"].as_str().unwrap().contains(remedy), "{event}");
+        connector(&PKI.a).ask(server.addr()).await.unwrap();
+        assert_eq!(server.terminate(), Some(0));
+    }
+}
