@@ -267,6 +267,7 @@ mod aws;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
+mod error;
 #[cfg(feature = "cli")]
 pub mod log;
 #[cfg(feature = "parts")]
@@ -282,14 +283,11 @@ mod trust;
 pub use clock::{Clock, SystemClock};
 pub use reload::{NotStartable, Problem, ReloadState, Severity};
 pub use server::{
-    Bound, CheckReport, Cidr, Config, Handle, Handshakes, NotReady, PeerAddr, RejectedClient,
-    Running, ServerCertificate, Snapshot, StartError, Stopped, TrustedCertificate,
+    Bound, CheckReport, Cidr, Config, Handle, Handshakes, HttpService, NotReady, PeerAddr,
+    RejectedClient, Running, ServerCertificate, Snapshot, StartError, Stopped, TrustedCertificate,
 };
 pub use trust::pem::PemErrorKind;
 pub use trust::{
     ApiUsage, Assessment, ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, State,
     Urgency, Usage,
 };
-
-/// The error of a service or a body, of any type.
-type BoxError = Box<dyn std::error::Error + Send + Sync>;

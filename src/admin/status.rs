@@ -144,7 +144,7 @@ struct RejectedClientJson<'a> {
 pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
     let now = snapshot.at;
     let trusted = snapshot.trusted.iter().map(|trusted| Trusted::new(trusted, now));
-    let refused = snapshot.handshakes.refused.iter();
+    let refused = snapshot.handshakes.rejected.iter();
     serde_json::to_vec(&Status {
         version: VERSION,
         portcullis: env!("CARGO_PKG_VERSION"),
@@ -163,7 +163,7 @@ pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
             accepted: snapshot.handshakes.accepted,
             refused: refused.map(|(reason, count)| (reason.as_str(), *count)).collect(),
         },
-        refusals: snapshot.refusals.iter().map(RejectedClientJson::new).collect(),
+        refusals: snapshot.rejections.iter().map(RejectedClientJson::new).collect(),
     })
 }
 

@@ -1,7 +1,6 @@
-//! What is counted of all connections together. The handles of the metrics recorder are taken
-//! once, so that counting costs an addition and looks nothing up.
+//! What is counted of all connections together. The metrics recorder is asked for its handles once,
+//! so that counting costs an addition and no lookup.
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,12 +12,12 @@ use metrics::{
 };
 use rustls::HandshakeKind;
 
-use crate::server::http::connection::Ended;
-use crate::server::snapshot::{ServerCertificate, TrustedCertificate};
-use crate::trust::{Reason, Urgency, unix_time};
+use crate::server::http::close_reason::CloseReason;
+use crate::server::http::malformed::Malformed;
+use crate::trust::Reason;
 
-/// The status codes that have a series of their own; the others share one, so that no service can
-/// make them many.
+/// The status codes that have a series of their own. The others share one, so that a service cannot
+/// create more.
 const FIRST_STATUS: u16 = 100;
 const STATUSES: usize = 500;
 
@@ -35,38 +34,38 @@ impl LazyCounter {
     }
 }
 
-/// What is counted.
+/// The counters of a server.
 #[derive(Debug)]
 pub(super) struct Meters {
     accepted: LazyCounter,
-    refused: [LazyCounter; Reason::ALL.len()],
+    rejected: [LazyCounter; Reason::ALL.len()],
     resumed: Counter,
     full: Counter,
     resumption_refused: Counter,
     handshake_duration: Histogram,
     connections: Gauge,
-    /// Beside each of [`Ended::NAMES`].
-    ended: [Counter; Ended::NAMES.len()],
-    cut: Counter,
+    closed: [Counter; CloseReason::ALL.len()],
+    aborted: Counter,
     streams_exhausted: Counter,
     accept_failures: Counter,
     panics: Counter,
     handshakes_delayed: Counter,
-    /// Since it was last asked.
-    most_open: AtomicUsize,
+    /// The highest number since it was last taken.
+    peak_open: AtomicUsize,
+    malformed: [Counter; Malformed::ALL.len()],
     statuses: Box<[OnceLock<Counter>]>,
     other_status: OnceLock<Counter>,
     request_duration: Histogram,
 }
 
-/// How many handshakes came to what.
+/// The number of handshakes by their result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Handshakes {
-    /// How many connections were let in.
+    /// How many clients were accepted.
     pub accepted: u64,
-    /// How many were refused, for each reason there is.
-    pub refused: Vec<(Reason, u64)>,
+    /// How many were rejected, for each reason.
+    pub rejected: Vec<(Reason, u64)>,
 }
 
 impl Meters {
@@ -75,47 +74,52 @@ impl Meters {
         let resumptions = |result| counter!("portcullis_resumptions_total", "result" => result);
         let meters = Self {
             accepted: LazyCounter::default(),
-            refused: Default::default(),
+            rejected: Default::default(),
             resumed: resumptions("resumed"),
             full: resumptions("full"),
             resumption_refused: resumptions("refused"),
             handshake_duration: histogram!("portcullis_handshake_duration_seconds"),
             connections: gauge!("portcullis_connections"),
-            ended: Ended::NAMES
+            closed: CloseReason::ALL
+                .map(CloseReason::as_str)
                 .map(|reason| counter!("portcullis_connections_ended_total", "reason" => reason)),
-            cut: counter!("portcullis_connections_cut_total"),
+            aborted: counter!("portcullis_connections_cut_total"),
             streams_exhausted: counter!("portcullis_streams_exhausted_total"),
             accept_failures: counter!("portcullis_accept_failures_total"),
             panics: counter!("portcullis_service_panics_total"),
             handshakes_delayed: counter!("portcullis_handshakes_delayed_total"),
-            most_open: AtomicUsize::new(0),
+            peak_open: AtomicUsize::new(0),
+            malformed: Malformed::ALL
+                .map(Malformed::as_str)
+                .map(|reason| counter!("portcullis_requests_malformed_total", "reason" => reason)),
             statuses: (0..STATUSES).map(|_| OnceLock::new()).collect(),
             other_status: OnceLock::new(),
             request_duration: histogram!("portcullis_request_duration_seconds"),
         };
-        // Each series begins at zero, so that the first of its kind is seen as an increase.
+        // Each series begins at zero, so that its first event is seen as an increase.
         meters.connections.set(0.0);
-        let tallies = meters.refused.iter().zip(Reason::ALL.map(Reason::as_str));
-        for (tally, result) in tallies.chain([(&meters.accepted, ACCEPTED)]) {
-            tally.metric.get_or_init(|| handshakes(result)).absolute(0);
+        let rejected = meters.rejected.iter().zip(Reason::ALL.map(Reason::as_str));
+        for (counter, result) in rejected.chain([(&meters.accepted, ACCEPTED)]) {
+            counter.metric.get_or_init(|| handshakes(result)).absolute(0);
         }
         meters
     }
 
-    pub(super) fn refused(&self, reason: Reason) {
-        if let Some(tally) = self.refused.get(reason as usize) {
-            tally.add(|| handshakes(reason.as_str()));
+    pub(super) fn rejected(&self, reason: Reason) {
+        if let Some(counter) = self.rejected.get(reason as usize) {
+            counter.add(|| handshakes(reason.as_str()));
         }
     }
 
-    pub(super) fn accepted(&self, took: Duration) {
+    pub(super) fn accepted(&self, duration: Duration) {
         self.accepted.add(|| handshakes(ACCEPTED));
-        self.handshake_duration.record(took);
+        self.handshake_duration.record(duration);
     }
 
-    /// Counts whether a session was resumed, and whether that got it in.
-    pub(super) fn resumption(&self, kind: Option<HandshakeKind>, is_in: bool) {
-        match (kind, is_in) {
+    /// Counts a handshake as full or resumed, and a resumed one as refused if the client's certificate
+    /// is not `accepted` any more.
+    pub(super) fn resumption(&self, kind: Option<HandshakeKind>, is_accepted: bool) {
+        match (kind, is_accepted) {
             (Some(HandshakeKind::Resumed), true) => self.resumed.increment(1),
             (Some(HandshakeKind::Resumed), false) => self.resumption_refused.increment(1),
             _ => self.full.increment(1),
@@ -130,20 +134,19 @@ impl Meters {
         self.connections.decrement(1.0);
     }
 
-    /// Counts why a connection that was let in has ended.
-    pub(super) fn ended(&self, reason: &str) {
-        let named = Ended::NAMES.iter().zip(&self.ended).find(|(name, _)| **name == reason);
-        if let Some((_, counter)) = named {
+    /// Counts why an admitted connection closed.
+    pub(super) fn connection_closed(&self, reason: CloseReason) {
+        if let Some(counter) = self.closed.get(reason as usize) {
             counter.increment(1);
         }
     }
 
-    /// Counts a connection that did not finish within the drain time.
-    pub(super) fn cut(&self) {
-        self.cut.increment(1);
+    /// Counts a connection that did not finish within the drain timeout.
+    pub(super) fn connection_aborted(&self) {
+        self.aborted.increment(1);
     }
 
-    /// Counts that an HTTP/2 connection has as many requests in flight as it may.
+    /// Counts that an HTTP/2 connection has reached its limit of requests in flight.
     pub(super) fn streams_exhausted(&self) {
         self.streams_exhausted.increment(1);
     }
@@ -152,26 +155,26 @@ impl Meters {
         self.accept_failures.increment(1);
     }
 
-    /// Counts that a handshake has to wait for its turn.
+    /// Counts that a handshake has to wait for others.
     pub(super) fn handshake_delayed(&self) {
         self.handshakes_delayed.increment(1);
     }
 
-    /// Notes that about so many connections are open.
+    /// Records that about this many connections are open.
     pub(super) fn open(&self, number: usize) {
-        self.most_open.fetch_max(number, Relaxed);
+        self.peak_open.fetch_max(number, Relaxed);
     }
 
-    /// How many were open at most since this was last asked.
+    /// The highest number of open connections since the last call.
     pub(super) fn take_peak_open(&self) -> usize {
-        self.most_open.swap(0, Relaxed)
+        self.peak_open.swap(0, Relaxed)
     }
 
-    pub(super) fn panicked(&self) {
+    pub(super) fn service_panicked(&self) {
         self.panics.increment(1);
     }
 
-    pub(super) fn answered(&self, status: StatusCode) {
+    pub(super) fn responded(&self, status: StatusCode) {
         let index = usize::from(status.as_u16().saturating_sub(FIRST_STATUS));
         match self.statuses.get(index) {
             Some(counter) => counter.get_or_init(|| requests(status.as_str())).increment(1),
@@ -179,15 +182,23 @@ impl Meters {
         }
     }
 
-    pub(super) fn request_took(&self, took: Duration) {
-        self.request_duration.record(took);
+    /// Counts a request that did not reach the service.
+    pub(super) fn request_malformed(&self, reason: Malformed) {
+        if let Some(counter) = self.malformed.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+
+    pub(super) fn request_took(&self, duration: Duration) {
+        self.request_duration.record(duration);
     }
 
     pub(super) fn handshakes(&self) -> Handshakes {
-        let refused = Reason::ALL.into_iter().zip(&self.refused);
+        let rejected = Reason::ALL.into_iter().zip(&self.rejected);
+        let count = |(reason, counter): (_, &LazyCounter)| (reason, counter.count.load(Relaxed));
         Handshakes {
             accepted: self.accepted.count.load(Relaxed),
-            refused: refused.map(|(why, tally)| (why, tally.count.load(Relaxed))).collect(),
+            rejected: rejected.map(count).collect(),
         }
     }
 }
@@ -205,126 +216,51 @@ fn requests(status: &str) -> Counter {
 fn describe() {
     describe_counter!(
         "portcullis_handshakes_total",
-        "Handshakes by result: accepted, or why the client was refused."
+        "Handshakes by result: accepted, or why the client was rejected."
     );
     describe_histogram!(
         "portcullis_handshake_duration_seconds",
         Unit::Seconds,
-        "How long handshakes took whose client was let in, from its first byte on."
+        "Duration of the handshakes of accepted clients, from the first byte."
     );
-    describe_gauge!("portcullis_connections", "Connections that are let in now.");
+    describe_gauge!("portcullis_connections", "Admitted connections that are open.");
     describe_counter!(
         "portcullis_connections_ended_total",
-        "Connections that were let in and have ended, by what ended them."
+        "Admitted connections that have closed, by reason."
     );
     describe_counter!(
         "portcullis_connections_cut_total",
-        "Connections that were ended with a request in flight, at the end of the drain time."
+        "Connections that were aborted with a request in flight at the end of the drain timeout."
     );
     describe_counter!(
         "portcullis_streams_exhausted_total",
-        "Times that an HTTP/2 connection came to have as many requests in flight as it may."
+        "Times that an HTTP/2 connection reached its limit of requests in flight."
     );
     describe_counter!(
         "portcullis_accept_failures_total",
-        "Attempts to accept a connection for which the machine had no room."
+        "Failed attempts to accept a connection, for want of descriptors or memory."
     );
     describe_counter!(
         "portcullis_handshakes_delayed_total",
-        "Times that a handshake waited because as many others were computed as may be."
+        "Times that a handshake waited because enough others were computing."
     );
     describe_counter!(
         "portcullis_service_panics_total",
-        "Requests at which the application panicked."
+        "Requests whose handler in the application panicked."
     );
-    describe_counter!("portcullis_requests_total", "Requests by the status of their answer.");
+    describe_counter!(
+        "portcullis_requests_malformed_total",
+        "Requests refused before the application as malformed or not allowed, by reason."
+    );
+    describe_counter!("portcullis_requests_total", "Requests by the status of their response.");
     describe_histogram!(
         "portcullis_request_duration_seconds",
         Unit::Seconds,
-        "How long requests took, from their head to the end of their answer."
+        "Duration of requests, from their head to the end of their response."
     );
     describe_counter!(
         "portcullis_resumptions_total",
-        "Handshakes that were done: full, resumed, or resumed and refused after all."
-    );
-}
-
-/// Reports each certificate to the current recorder. A certificate that one file holds in both roles
-/// is one series.
-pub(super) fn report_certificates(trusted: &[TrustedCertificate], server: &ServerCertificate) {
-    describe_certificates();
-    gauge!("portcullis_server_certificate_urgency").set(server.assessment.urgency as u8);
-    let mut series = BTreeMap::<_, (f64, [u64; 4])>::new();
-    let mut urgencies = BTreeMap::<_, Urgency>::new();
-    for certificate in trusted {
-        let key = (certificate.fingerprint, &certificate.file);
-        let urgency = urgencies.entry(key).or_insert(Urgency::None);
-        *urgency = certificate.assessment.urgency.max(*urgency);
-    }
-    for certificate in trusted {
-        let usage = certificate.usage;
-        let key = (certificate.fingerprint, &certificate.file);
-        let (end, sums) = series.entry(key).or_default();
-        *end = float(unix_time(certificate.not_after).as_secs());
-        let seen = usage.last_seen.map_or(0, |at| unix_time(at).as_secs());
-        let [handshakes, requests, connections, last_seen] = *sums;
-        *sums = [
-            handshakes + usage.handshakes,
-            requests + usage.requests,
-            connections + usage.connections,
-            last_seen.max(seen),
-        ];
-    }
-    for ((fingerprint, file), (end, [handshakes, requests, connections, last_seen])) in series {
-        let labels =
-            [("fingerprint", fingerprint.to_string()), ("file", file.display().to_string())];
-        gauge!("portcullis_client_certificate_expiration_timestamp_seconds", &labels).set(end);
-        counter!("portcullis_client_certificate_handshakes_total", &labels).absolute(handshakes);
-        counter!("portcullis_client_certificate_requests_total", &labels).absolute(requests);
-        gauge!("portcullis_client_certificate_connections", &labels).set(float(connections));
-        gauge!("portcullis_client_certificate_last_seen_timestamp_seconds", &labels)
-            .set(float(last_seen));
-    }
-    for ((fingerprint, file), urgency) in urgencies {
-        let labels =
-            [("fingerprint", fingerprint.to_string()), ("file", file.display().to_string())];
-        gauge!("portcullis_client_certificate_urgency", &labels).set(urgency as u8);
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "nothing here comes near 2^53")]
-fn float(number: u64) -> f64 {
-    number as f64
-}
-
-fn describe_certificates() {
-    describe_gauge!(
-        "portcullis_client_certificate_urgency",
-        "How soon an operator has to act on a trusted certificate: 0 not at all, 1 soon, 2 now."
-    );
-    describe_gauge!(
-        "portcullis_server_certificate_urgency",
-        "How soon an operator has to act on the server certificate: 0 not at all, 1 soon, 2 now."
-    );
-    describe_gauge!(
-        "portcullis_client_certificate_expiration_timestamp_seconds",
-        "When a trusted certificate ends."
-    );
-    describe_counter!(
-        "portcullis_client_certificate_handshakes_total",
-        "Connections that were let in by a trusted certificate since it was loaded."
-    );
-    describe_counter!(
-        "portcullis_client_certificate_requests_total",
-        "Requests that came by them."
-    );
-    describe_gauge!(
-        "portcullis_client_certificate_connections",
-        "Connections that a trusted certificate has let in and that are open."
-    );
-    describe_gauge!(
-        "portcullis_client_certificate_last_seen_timestamp_seconds",
-        "When a trusted certificate was last used since it was loaded; 0 for never."
+        "Completed handshakes: full, resumed, or resumed and then refused."
     );
 }
 
@@ -333,23 +269,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_its_place() {
+    fn every_rejection_reason_is_at_its_index() {
         let meters = Meters::new();
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at, "{reason}");
-            meters.refused(reason);
+            meters.rejected(reason);
         }
-        assert!(meters.handshakes().refused.iter().all(|(_, count)| *count == 1));
+        assert!(meters.handshakes().rejected.iter().all(|(_, count)| *count == 1));
     }
 
     #[test]
-    fn a_status_that_nobody_has_heard_of_makes_no_series_of_its_own() {
+    fn unknown_status_creates_no_series_of_its_own() {
         let meters = Meters::new();
         for status in [100, 200, 599, 600, 999] {
-            meters.answered(StatusCode::from_u16(status).unwrap());
+            meters.responded(StatusCode::from_u16(status).unwrap());
         }
-        let made = meters.statuses.iter().filter(|counter| counter.get().is_some()).count();
-        assert_eq!(made, 3);
+        let created = meters.statuses.iter().filter(|counter| counter.get().is_some()).count();
+        assert_eq!(created, 3);
         assert!(meters.other_status.get().is_some());
     }
 }

@@ -1,5 +1,4 @@
-//! The clients that were refused: the last of them, and a log that says each, or in a flood their
-//! sum.
+//! The rejected clients: the most recent ones, and a log of each, or of their sum in a flood.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,19 +9,32 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::reload::Current;
-use crate::server::accept::handshake::Rejection;
-use crate::trust::{Fingerprint, Nearest, Reason, rfc3339, system_time, unix_time};
+use crate::trust::{Fingerprint, Nearest, Presented, Reason, rfc3339, system_time, unix_time};
 
-/// So many are remembered.
-const MOST_REMEMBERED: usize = 50;
-/// So many are said one by one within a `WINDOW`, and the first of each reason in any case, so that
-/// a flood of one kind hides no other; the rest is summed up at its end.
-const MOST_SAID: u32 = 10;
+/// How many are remembered.
+const MAX_REMEMBERED: usize = 50;
+/// How many are logged one by one within a `WINDOW`. The first of each reason is always logged, so
+/// that a flood of one kind hides no other; the others are summed up at the end of the window.
+const MAX_LOGGED: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(1);
-/// So much is kept of what the TLS library says of a failure: a client may have a part in it.
-const LONGEST_DETAIL: usize = 200;
+/// How much is kept of the TLS library's error, which a client can influence.
+const MAX_DETAIL: usize = 200;
 
-/// A client that was refused.
+/// Why a client was rejected, and what it presented.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    pub(super) reason: Reason,
+    pub(super) presented: Option<Presented>,
+    pub(super) detail: Option<String>,
+}
+
+impl From<Reason> for Rejection {
+    fn from(reason: Reason) -> Self {
+        Self { reason, presented: None, detail: None }
+    }
+}
+
+/// A client that was rejected.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RejectedClient {
@@ -30,27 +42,27 @@ pub struct RejectedClient {
     pub at: SystemTime,
     /// Why.
     pub reason: Reason,
-    /// Where it came from.
+    /// Its address.
     pub peer: SocketAddr,
-    /// SHA-256 of the certificate that it presented, where it did.
+    /// SHA-256 of the certificate that it presented, if it did.
     pub fingerprint: Option<Fingerprint>,
-    /// The subject that it claims: anybody can write anything there.
+    /// The subject of that certificate, which proves nothing.
     pub subject: Option<String>,
     /// The serial number of that certificate.
     pub serial: Option<String>,
-    /// From when it says that it is valid,
+    /// The begin of its validity period.
     pub not_before: Option<SystemTime>,
-    /// and until when.
+    /// The end of its validity period.
     pub not_after: Option<SystemTime>,
-    /// What the TLS library said.
+    /// The error in detail, as a rule the TLS library's.
     pub detail: Option<String>,
-    /// The trusted certificate that is nearest to it.
+    /// The trusted certificate that is most similar to it.
     pub nearest: Option<Nearest>,
 }
 
 impl RejectedClient {
-    fn new(peer: SocketAddr, refused: Rejection, current: &Current) -> Self {
-        let Rejection { reason, presented, detail } = refused;
+    fn new(peer: SocketAddr, rejection: Rejection, current: &Current) -> Self {
+        let Rejection { reason, presented, detail } = rejection;
         let nearest = presented.as_ref().and_then(|presented| current.nearest(presented));
         let fingerprint = presented.as_ref().map(|presented| presented.fingerprint);
         let summary = presented.and_then(|presented| presented.summary);
@@ -65,12 +77,12 @@ impl RejectedClient {
             serial,
             not_before: validity.map(|validity| system_time(validity.not_before)),
             not_after: validity.map(|validity| system_time(validity.not_after)),
-            detail: detail.map(|detail| detail.chars().take(LONGEST_DETAIL).collect()),
+            detail: detail.map(|detail| detail.chars().take(MAX_DETAIL).collect()),
             nearest,
         }
     }
 
-    fn say(&self) {
+    fn log(&self) {
         let date = |time: Option<SystemTime>| time.map(|time| rfc3339(unix_time(time)));
         warn!(
             reason = self.reason.as_str(),
@@ -88,83 +100,99 @@ impl RejectedClient {
     }
 }
 
+/// Remembers and logs rejected clients.
 #[derive(Debug, Default)]
 pub(super) struct RejectionLog {
     recent: Mutex<VecDeque<RejectedClient>>,
     flood: Mutex<Flood>,
 }
 
-/// The refusals since the beginning of a window.
+/// The rejections since the beginning of a window.
 #[derive(Debug, Default)]
 struct Flood {
-    /// `None` where nobody was refused lately.
+    /// `None` before the first rejection.
     began: Option<Instant>,
-    said: u32,
-    said_reasons: [bool; Reason::ALL.len()],
-    unsaid: [u64; Reason::ALL.len()],
-    /// Whether somebody waits for the end of the window to say the sum.
-    is_awaited: bool,
+    logged: u32,
+    logged_reasons: [bool; Reason::ALL.len()],
+    suppressed: [u64; Reason::ALL.len()],
+    /// True if a task waits for the end of the window to log the sum.
+    is_scheduled: bool,
+}
+
+/// What happens to one rejection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Log,
+    /// It is part of the sum, which a task will log.
+    Suppress,
+    /// It is the first of the sum, which must be logged at this time.
+    SuppressUntil(Instant),
 }
 
 impl Flood {
-    /// Whether the next one is to be said by itself; otherwise it is added to the sum. The time is
-    /// that of the window's end, where its sum has nobody yet to say it.
-    fn take(&mut self, reason: Reason, now: Instant) -> Result<(), Option<Instant>> {
-        let began = *self.began.get_or_insert(now);
-        if !self.is_awaited && now >= began + WINDOW {
+    /// Decides whether the next one is logged by itself or added to the sum.
+    fn admit(&mut self, reason: Reason, now: Instant) -> Verdict {
+        let mut began = *self.began.get_or_insert(now);
+        if !self.is_scheduled && now >= began + WINDOW {
             *self = Self { began: Some(now), ..Self::default() };
+            began = now;
         }
-        let was_said = self.said_reasons.get_mut(reason as usize);
-        let is_first = was_said.is_some_and(|was_said| !std::mem::replace(was_said, true));
-        if is_first || self.said < MOST_SAID {
-            self.said += 1;
-            return Ok(());
+        let was_logged = self.logged_reasons.get_mut(reason as usize);
+        let is_first = was_logged.is_some_and(|was_logged| !std::mem::replace(was_logged, true));
+        if is_first || self.logged < MAX_LOGGED {
+            self.logged += 1;
+            return Verdict::Log;
         }
-        if let Some(unsaid) = self.unsaid.get_mut(reason as usize) {
-            *unsaid += 1;
+        if let Some(suppressed) = self.suppressed.get_mut(reason as usize) {
+            *suppressed += 1;
         }
-        if self.is_awaited {
-            return Err(None);
+        if self.is_scheduled {
+            return Verdict::Suppress;
         }
-        self.is_awaited = true;
-        Err(Some(self.began.unwrap_or(now) + WINDOW))
+        self.is_scheduled = true;
+        Verdict::SuppressUntil(began + WINDOW)
     }
 }
 
 impl RejectionLog {
-    /// Takes a refusal down, and says it or adds it to what is said soon.
-    pub(super) fn take(self: &Arc<Self>, peer: SocketAddr, refused: Rejection, current: &Current) {
-        let client = RejectedClient::new(peer, refused, current);
-        let verdict = self.flood().take(client.reason, Instant::now());
+    /// Remembers a rejection, and logs it or adds it to the sum.
+    pub(super) fn record(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        rejection: Rejection,
+        current: &Current,
+    ) {
+        let client = RejectedClient::new(peer, rejection, current);
+        let verdict = self.flood().admit(client.reason, Instant::now());
         match verdict {
-            Ok(()) => client.say(),
-            Err(None) => {}
-            Err(Some(end)) => {
-                let refusals = Arc::clone(self);
+            Verdict::Log => client.log(),
+            Verdict::Suppress => {}
+            Verdict::SuppressUntil(end) => {
+                let log = Arc::clone(self);
                 tokio::spawn(async move {
                     sleep_until(end).await;
-                    refusals.log_suppressed();
+                    log.log_suppressed();
                 });
             }
         }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.truncate(MOST_REMEMBERED - 1);
+        recent.truncate(MAX_REMEMBERED - 1);
         recent.push_front(client);
     }
 
-    /// Says how many were not said by themselves; at the end of each window, and at the end.
+    /// Logs the sum of the suppressed ones, at the end of each window and of the server.
     pub(super) fn log_suppressed(&self) {
-        let Flood { unsaid, .. } = std::mem::take(&mut *self.flood());
-        let count: u64 = unsaid.iter().sum();
+        let Flood { suppressed, .. } = std::mem::take(&mut *self.flood());
+        let count: u64 = suppressed.iter().sum();
         if count == 0 {
             return;
         }
-        let reasons = Reason::ALL.iter().zip(unsaid).filter(|(_, count)| *count > 0);
+        let reasons = Reason::ALL.iter().zip(suppressed).filter(|(_, count)| *count > 0);
         let reasons: Vec<_> = reasons.map(|(reason, count)| format!("{reason} {count}")).collect();
         warn!(count, reasons = reasons.join(", "), "refusals_summed");
     }
 
-    /// The last of them, the latest first.
+    /// The most recent ones, the latest first.
     pub(super) fn recent(&self) -> Vec<RejectedClient> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.iter().cloned().collect()
@@ -180,41 +208,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_are_said_one_by_one_and_the_rest_of_the_window_is_summed_up_once() {
+    fn first_rejections_of_a_window_are_logged_and_the_others_summed() {
         let mut flood = Flood::default();
         let now = Instant::now();
-        let said = (0..100).filter(|_| flood.take(Reason::NotTls, now).is_ok()).count();
-        assert_eq!(said, MOST_SAID as usize);
-        assert_eq!(flood.unsaid.iter().sum::<u64>(), 100 - u64::from(MOST_SAID));
+        let is_logged = |_: &_| flood.admit(Reason::NotTls, now) == Verdict::Log;
+        assert_eq!((0..100).filter(is_logged).count(), MAX_LOGGED as usize);
+        assert_eq!(flood.suppressed.iter().sum::<u64>(), 100 - u64::from(MAX_LOGGED));
     }
 
     #[test]
-    fn a_flood_of_one_kind_does_not_hide_another() {
+    fn flood_of_one_reason_does_not_hide_another() {
         let mut flood = Flood::default();
         let now = Instant::now();
         for _ in 0..100 {
-            let _ = flood.take(Reason::NotTls, now);
+            flood.admit(Reason::NotTls, now);
         }
-        assert!(flood.take(Reason::Expired, now).is_ok());
-        assert!(flood.take(Reason::Expired, now).is_err());
+        assert_eq!(flood.admit(Reason::Expired, now), Verdict::Log);
+        assert_ne!(flood.admit(Reason::Expired, now), Verdict::Log);
     }
 
     #[test]
-    fn the_first_that_is_not_said_knows_when_the_sum_is_due_and_no_other_waits_for_it() {
+    fn sum_of_a_window_is_scheduled_once() {
         let mut flood = Flood::default();
         let now = Instant::now();
-        let due: Vec<_> = (0..20).filter_map(|_| flood.take(Reason::Expired, now).err()).collect();
-        assert_eq!(due.first(), Some(&Some(now + WINDOW)));
-        assert_eq!(due.iter().filter(|due| due.is_some()).count(), 1);
+        let verdicts = (0..20).map(|_| flood.admit(Reason::Expired, now));
+        let suppressed: Vec<_> = verdicts.filter(|verdict| *verdict != Verdict::Log).collect();
+        assert_eq!(suppressed.len(), 20 - MAX_LOGGED as usize);
+        assert_eq!(suppressed[0], Verdict::SuppressUntil(now + WINDOW));
+        assert!(suppressed[1..].iter().all(|verdict| *verdict == Verdict::Suppress));
     }
 
     #[test]
-    fn after_a_quiet_window_they_are_said_one_by_one_again() {
+    fn rejections_are_logged_one_by_one_again_after_a_window() {
         let mut flood = Flood::default();
         let now = Instant::now();
         for second in 0..10 {
-            for _ in 0..MOST_SAID {
-                assert!(flood.take(Reason::Expired, now + second * WINDOW).is_ok());
+            for _ in 0..MAX_LOGGED {
+                let verdict = flood.admit(Reason::Expired, now + second * WINDOW);
+                assert_eq!(verdict, Verdict::Log);
             }
         }
     }

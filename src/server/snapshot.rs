@@ -1,71 +1,75 @@
-//! What an operator may ask a running server: its state at one moment.
+//! The state of a running server at one moment, for an operator.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
 use crate::reload::{Problem, ReloadState};
-use crate::server::Handle;
+use crate::server::handle::Handle;
 use crate::server::meters::Handshakes;
 use crate::server::rejections::RejectedClient;
 use crate::trust::{
-    ApiUsage, Assessment, Fingerprint, Role, Summary, Usage, ValidityState, assess, assess_server,
-    system_time, unix_time,
+    ApiUsage, Assessment, Fingerprint, Role, Summary, Urgency, Usage, ValidityState, assess,
+    assess_server, system_time, unix_time,
 };
 
 /// The state of a running server at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// When it was taken, by the server's clock.
+    /// The time of the snapshot, by the server's clock.
     pub at: SystemTime,
-    /// Since when the server has served.
+    /// When the server began to serve.
     pub since: SystemTime,
-    /// Why it should get no traffic, where that is so.
+    /// Why the server should get no traffic; `None` while it is ready.
     pub not_ready: Option<NotReady>,
-    /// The number of the generation in force.
+    /// The number of the active generation.
     pub generation: u64,
-    /// How many connections are let in now.
+    /// The number of admitted connections that are open.
     pub connections: usize,
     /// The server's own certificate.
     pub server: ServerCertificate,
-    /// Every trusted certificate, once in each role, in the order of the files.
+    /// Every trusted certificate, once for each role, in the order of the files.
     pub trusted: Vec<TrustedCertificate>,
-    /// How keeping it current goes.
+    /// The results of the reloads so far.
     pub reload: ReloadState,
-    /// What is wrong or odd with the files as they were last read, faults first.
+    /// The problems of the files as they were last read, errors first.
     pub problems: Vec<Problem>,
-    /// What handshakes came to.
+    /// The number of handshakes by their result.
     pub handshakes: Handshakes,
-    /// The last clients that were refused, up to fifty, the latest first.
-    pub refusals: Vec<RejectedClient>,
+    /// The last rejected clients, up to fifty, the latest first.
+    pub rejections: Vec<RejectedClient>,
 }
 
 /// Why a server should get no traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotReady {
-    /// It is being stopped, or has been.
+    /// The server stops or has stopped.
     Stopping,
-    /// Its own certificate has ended: API Gateway connects to no such server.
-    ServerCertificateEnded,
-    /// The time of its own certificate has not come.
+    /// Its own certificate has expired: API Gateway does not connect.
+    ServerCertificateExpired,
+    /// Its own certificate is not yet valid.
     ServerCertificateNotYetValid,
-    /// No trusted certificate is in its dates.
-    NobodyTrusted,
+    /// No trusted certificate is valid now.
+    NoValidTrust,
 }
 
 impl NotReady {
-    /// For people.
+    /// The reason and its remedy, for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stopping => "it is being stopped",
-            Self::ServerCertificateEnded => "the server's certificate has ended: renew it in place",
+            Self::ServerCertificateExpired => {
+                "the server's certificate has ended: renew it in place"
+            }
             Self::ServerCertificateNotYetValid => {
                 "the server's certificate is not yet valid: if it should be, set the clock"
             }
-            Self::NobodyTrusted => {
-                "no client certificate and no CA is in its dates: put one into a --trust path"
+            Self::NoValidTrust => {
+                "no client certificate and no CA is valid now: put one into a --trust path"
             }
         }
     }
@@ -75,45 +79,45 @@ impl NotReady {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerCertificate {
-    /// The file that was given.
+    /// Its file.
     pub file: PathBuf,
     /// SHA-256 of its DER.
     pub fingerprint: Fingerprint,
-    /// Its subject, what does not print escaped.
+    /// Its subject, with unprintable characters escaped.
     pub subject: String,
-    /// From when it is valid,
+    /// The begin of its validity period.
     pub not_before: SystemTime,
-    /// and until when.
+    /// The end of its validity period.
     pub not_after: SystemTime,
     /// Its state, and what an operator should do about it.
     pub assessment: Assessment,
 }
 
-/// A trusted certificate.
+/// A certificate by which clients are accepted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TrustedCertificate {
-    /// What it is trusted for.
+    /// Whether it is pinned or a trust anchor.
     pub role: Role,
-    /// The file that it was read from.
+    /// Its file.
     pub file: PathBuf,
     /// SHA-256 of its DER.
     pub fingerprint: Fingerprint,
-    /// Its subject, what does not print escaped.
+    /// Its subject, with unprintable characters escaped.
     pub subject: String,
     /// Its serial number, lower-case hex.
     pub serial: String,
     /// The kind of its key.
     pub key: String,
-    /// From when it is valid,
+    /// The begin of its validity period.
     pub not_before: SystemTime,
-    /// and until when.
+    /// The end of its validity period.
     pub not_after: SystemTime,
-    /// Whether another of its role is loaded that ends later.
+    /// True if another certificate of its role is loaded that expires later.
     pub has_successor: bool,
-    /// What has been seen of it.
+    /// How it has been used.
     pub usage: Usage,
-    /// The part of each API, by the id in `x-amzn-apigateway-api-id`, of up to 100.
+    /// The usage by each API, by the id in `x-amzn-apigateway-api-id`, of up to 100.
     pub apis: BTreeMap<String, ApiUsage>,
     /// Its state, and what an operator should do about it.
     pub assessment: Assessment,
@@ -128,10 +132,10 @@ impl Handle {
             return Some(NotReady::Stopping);
         }
         match generation.identity.summary.validity.at(now) {
-            ValidityState::Expired(_) => Some(NotReady::ServerCertificateEnded),
+            ValidityState::Expired(_) => Some(NotReady::ServerCertificateExpired),
             ValidityState::NotYetValid(_) => Some(NotReady::ServerCertificateNotYetValid),
             ValidityState::Valid(_) if generation.store.is_usable(now) => None,
-            ValidityState::Valid(_) => Some(NotReady::NobodyTrusted),
+            ValidityState::Valid(_) => Some(NotReady::NoValidTrust),
         }
     }
 
@@ -149,15 +153,15 @@ impl Handle {
             reload: self.current.reload_state(),
             problems: self.current.problems(),
             handshakes: self.meters.handshakes(),
-            refusals: self.refusals.recent(),
+            rejections: self.rejections.recent(),
         }
     }
 
-    /// Tells the metrics recorder what is so now of each trusted certificate, by `fingerprint` and
-    /// `file`: call it before the recorder is read. A recorder that remembers what it was told
-    /// will go on to tell of certificates that were removed, unless it is made afresh each time.
+    /// Updates the metrics of each trusted certificate, by `fingerprint` and `file`: call it before
+    /// the recorder is read. A recorder that keeps its series still has those of certificates that
+    /// were removed since.
     pub fn report_certificates(&self) {
-        crate::server::meters::report_certificates(&self.trusted(), &self.server_certificate());
+        report_certificates(&self.trusted(), &self.server_certificate());
     }
 
     /// The server's own certificate.
@@ -166,7 +170,7 @@ impl Handle {
         ServerCertificate::new(&self.server_file, summary, self.current.clock().now())
     }
 
-    /// Every trusted certificate, what has been seen of it, and what to do about it.
+    /// Every trusted certificate, its usage and what to do about it.
     pub fn trusted(&self) -> Vec<TrustedCertificate> {
         let store = &self.current.newest().store;
         let assessed = assess(store, self.since, self.current.clock().now());
@@ -203,4 +207,84 @@ impl ServerCertificate {
             assessment: assess_server(summary, now),
         }
     }
+}
+
+/// Updates the metrics of each trusted certificate. Both roles of one file make one series.
+fn report_certificates(trusted: &[TrustedCertificate], server: &ServerCertificate) {
+    describe_certificates();
+    gauge!("portcullis_server_certificate_urgency").set(server.assessment.urgency as u8);
+    let mut urgencies = BTreeMap::<_, Urgency>::new();
+    for certificate in trusted {
+        let key = (certificate.fingerprint, &certificate.file);
+        let urgency = urgencies.entry(key).or_insert(Urgency::None);
+        *urgency = certificate.assessment.urgency.max(*urgency);
+    }
+    for ((fingerprint, file), urgency) in urgencies {
+        gauge!("portcullis_client_certificate_urgency", &labels(fingerprint, file))
+            .set(urgency as u8);
+    }
+    let mut series = BTreeMap::<_, (f64, [u64; 4])>::new();
+    for certificate in trusted {
+        let usage = certificate.usage;
+        let key = (certificate.fingerprint, &certificate.file);
+        let (end, sums) = series.entry(key).or_default();
+        *end = float(unix_time(certificate.not_after).as_secs());
+        let seen = usage.last_seen.map_or(0, |at| unix_time(at).as_secs());
+        let [handshakes, requests, connections, last_seen] = *sums;
+        *sums = [
+            handshakes + usage.handshakes,
+            requests + usage.requests,
+            connections + usage.connections,
+            last_seen.max(seen),
+        ];
+    }
+    for ((fingerprint, file), (end, [handshakes, requests, connections, last_seen])) in series {
+        let labels = labels(fingerprint, file);
+        gauge!("portcullis_client_certificate_expiration_timestamp_seconds", &labels).set(end);
+        counter!("portcullis_client_certificate_handshakes_total", &labels).absolute(handshakes);
+        counter!("portcullis_client_certificate_requests_total", &labels).absolute(requests);
+        gauge!("portcullis_client_certificate_connections", &labels).set(float(connections));
+        gauge!("portcullis_client_certificate_last_seen_timestamp_seconds", &labels)
+            .set(float(last_seen));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nothing here comes near 2^53")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+fn labels(fingerprint: Fingerprint, file: &Path) -> [(&'static str, String); 2] {
+    [("fingerprint", fingerprint.to_string()), ("file", file.display().to_string())]
+}
+
+fn describe_certificates() {
+    describe_gauge!(
+        "portcullis_client_certificate_urgency",
+        "How soon an operator has to act on a trusted certificate: 0 not at all, 1 soon, 2 now."
+    );
+    describe_gauge!(
+        "portcullis_server_certificate_urgency",
+        "How soon an operator has to act on the server certificate: 0 not at all, 1 soon, 2 now."
+    );
+    describe_gauge!(
+        "portcullis_client_certificate_expiration_timestamp_seconds",
+        "When a trusted certificate expires."
+    );
+    describe_counter!(
+        "portcullis_client_certificate_handshakes_total",
+        "Connections accepted by a trusted certificate since it was loaded."
+    );
+    describe_counter!(
+        "portcullis_client_certificate_requests_total",
+        "Requests on these connections."
+    );
+    describe_gauge!(
+        "portcullis_client_certificate_connections",
+        "Open connections accepted by a trusted certificate."
+    );
+    describe_gauge!(
+        "portcullis_client_certificate_last_seen_timestamp_seconds",
+        "When a trusted certificate was last used since it was loaded; 0 for never."
+    );
 }

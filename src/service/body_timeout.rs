@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::BoxError;
+use crate::error::BoxError;
 
 pin_project! {
     /// A body that fails with [`BodyStalled`] when its next frame does not arrive in time. Only the

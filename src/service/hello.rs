@@ -11,7 +11,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::service::Service;
 
-use crate::BoxError;
+use crate::error::BoxError;
 use crate::problem::{self, KeepUnread};
 use crate::request_context::{RequestContext, log_request};
 use crate::service::{BodyStalled, BodyTimeout};

@@ -4,15 +4,16 @@ use std::io;
 use std::time::Duration;
 
 use rustls::{AlertDescription, Error};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::reload::Current;
-use crate::server::accept::buffered::BufferedWriter;
 use crate::server::accept::limiter::HandshakeLimiter;
+use crate::server::buffered::BufferedWriter;
+use crate::server::rejections::Rejection;
+use crate::server::tls_stream::TlsStream;
 use crate::trust::{Presented, Reason, take_rejection};
 
 /// The content type of a TLS record that holds a handshake message (RFC 8446, 5.1).
@@ -23,57 +24,43 @@ const METHODS: [&str; 10] = [
     "GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "CONNECT ", "TRACE ", "PRI ",
 ];
 
-/// How long a refused client may go on sending before the socket is closed under it.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// A TLS connection. It is large, and handed from one future to the next.
-pub(in crate::server) type Tls = Box<TlsStream<BufferedWriter>>;
-
-/// Why a handshake came to nothing.
+/// Why a handshake failed.
 #[derive(Debug)]
 pub(in crate::server) enum HandshakeError {
-    /// It connected and left without a word, as port scans and TCP health checks do.
-    Left,
-    /// It was refused. Where there is a socket, an alert or an answer is on its way in it.
-    Rejection(Box<Rejection>, Option<BufferedWriter>),
+    /// The client connected and left without a byte, as port scans and TCP health checks do.
+    LeftSilently,
+    /// The client was rejected. The socket, where there is one, still carries an alert or a
+    /// response.
+    Rejected(Box<Rejection>, Option<BufferedWriter>),
 }
 
-/// A refusal, for the log.
-#[derive(Debug)]
-pub(in crate::server) struct Rejection {
-    pub(in crate::server) reason: Reason,
-    pub(in crate::server) presented: Option<Presented>,
-    pub(in crate::server) detail: Option<String>,
-}
-
-impl Rejection {
-    pub(in crate::server) fn because(reason: Reason) -> HandshakeError {
-        HandshakeError::Rejection(Box::new(Self { reason, presented: None, detail: None }), None)
+impl From<Reason> for HandshakeError {
+    fn from(reason: Reason) -> Self {
+        Self::Rejected(Box::new(reason.into()), None)
     }
 }
 
-/// Waits for the first octets, and returns those that are there then.
-pub(in crate::server) async fn first_bytes<'a>(
+/// Waits for the first bytes, and returns those that have arrived by then, without consuming them.
+pub(in crate::server) async fn peek_first_bytes<'a>(
     socket: &TcpStream,
     first: &'a mut [u8; 8],
     deadline: Instant,
 ) -> Result<&'a [u8], HandshakeError> {
     match timeout_at(deadline, socket.peek(first)).await {
-        Ok(Ok(0) | Err(_)) => Err(HandshakeError::Left),
+        Ok(Ok(0) | Err(_)) => Err(HandshakeError::LeftSilently),
         Ok(Ok(count)) => Ok(first.get(..count).unwrap_or_default()),
-        Err(_) => Err(Rejection::because(Reason::HandshakeTimeout)),
+        Err(_) => Err(Reason::HandshakeTimeout.into()),
     }
 }
 
-/// Shakes hands with the newest generation of this moment. Returns, beside the connection, how long
-/// it took.
-pub(in crate::server) async fn shake(
+/// Performs the TLS handshake with the newest generation. Returns the connection and the duration.
+pub(in crate::server) async fn perform(
     socket: TcpStream,
     first: &[u8],
     current: &Current,
     limiter: &HandshakeLimiter,
     deadline: Instant,
-) -> Result<(Tls, Duration), HandshakeError> {
+) -> Result<(TlsStream, Duration), HandshakeError> {
     if first.first() != Some(&HANDSHAKE_RECORD) {
         return Err(respond_to_plain_http(socket, first).await);
     }
@@ -81,17 +68,17 @@ pub(in crate::server) async fn shake(
     let acceptor = TlsAcceptor::from(current.newest().tls.clone());
     let mut accept = acceptor.accept(BufferedWriter::new(socket)).into_fallible();
     let mut verdict = None;
-    // The verifier runs within a poll, and leaves its verdict with the thread.
-    let accepted = limiter.take(&mut accept, || verdict = take_rejection().or(verdict.take()));
+    // The verifier runs within a poll and leaves its verdict in a slot of the thread.
+    let accepted = limiter.run(&mut accept, || verdict = take_rejection().or(verdict.take()));
     let (error, socket) = match timeout_at(deadline, accepted).await {
         Ok(Ok(mut stream)) => {
             stream.get_mut().0.release();
             return Ok((Box::new(stream), began.elapsed()));
         }
         Ok(Err(failed)) => failed,
-        Err(_) => return Err(Rejection::because(Reason::HandshakeTimeout)),
+        Err(_) => return Err(Reason::HandshakeTimeout.into()),
     };
-    Err(HandshakeError::Rejection(Box::new(classify(&error, verdict)), Some(socket)))
+    Err(HandshakeError::Rejected(Box::new(classify(&error, verdict)), Some(socket)))
 }
 
 fn classify(error: &io::Error, verdict: Option<(Reason, Presented)>) -> Rejection {
@@ -101,7 +88,7 @@ fn classify(error: &io::Error, verdict: Option<(Reason, Presented)>) -> Rejectio
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
     let reason = match tls {
         Some(Error::NoCertificatesPresented) => {
-            return Rejection { reason: Reason::NoCertificate, presented: None, detail: None };
+            return Reason::NoCertificate.into();
         }
         Some(Error::AlertReceived(
             AlertDescription::CloseNotify | AlertDescription::UserCanceled,
@@ -113,65 +100,55 @@ fn classify(error: &io::Error, verdict: Option<(Reason, Presented)>) -> Rejectio
     Rejection { reason, presented: None, detail: Some(error.to_string()) }
 }
 
-/// Tells a client that speaks plain HTTP that this is the wrong way to speak here.
+/// Answers plain HTTP with a 400 that names the scheme to use.
 async fn respond_to_plain_http(mut socket: TcpStream, first: &[u8]) -> HandshakeError {
-    let is_begun = |method: &&str| {
+    let matches_so_far = |method: &&str| {
         let length = method.len().min(first.len());
         method.as_bytes().get(..length) == first.get(..length)
     };
-    if !METHODS.iter().any(is_begun) {
-        return Rejection::because(Reason::NotTls);
+    if !METHODS.iter().any(matches_so_far) {
+        return Reason::NotTls.into();
     }
-    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    const RESPONSE: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
         Content-Type: text/plain; charset=utf-8\r\n\
         Content-Length: 65\r\n\
         Connection: close\r\n\r\n\
         This port speaks HTTPS only: send the request to an https:// URL\n";
-    let is_sent = socket.write_all(ANSWER).await.is_ok();
-    let refused = Rejection { reason: Reason::PlainHttp, presented: None, detail: None };
-    HandshakeError::Rejection(Box::new(refused), is_sent.then(|| BufferedWriter::new(socket)))
-}
-
-/// Ends our side, and reads what the client still sends for a bounded time: a socket that is
-/// closed with bytes unread is reset, and the reset overtakes the alert.
-pub(in crate::server) async fn linger(socket: &mut BufferedWriter) {
-    let drain = async {
-        socket.shutdown().await?;
-        let mut unread = vec![0; 4096];
-        while socket.read(&mut unread).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // However it ends, the client had its time.
-    let _ = timeout(LINGER, drain).await;
+    let is_sent = socket.write_all(RESPONSE).await.is_ok();
+    let socket = is_sent.then(|| BufferedWriter::new(socket));
+    HandshakeError::Rejected(Box::new(Reason::PlainHttp.into()), socket)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::io::AsyncReadExt as _;
 
-    async fn refuse_plain(socket: TcpStream) {
-        if let HandshakeError::Rejection(_, Some(mut socket)) =
+    use super::*;
+    use crate::server::tls_stream::shutdown_and_drain;
+
+    async fn reject_plain(socket: TcpStream) {
+        if let HandshakeError::Rejected(_, Some(mut socket)) =
             respond_to_plain_http(socket, b"GET / HT").await
         {
-            linger(&mut socket).await;
+            shutdown_and_drain(&mut socket).await;
         }
     }
 
     #[tokio::test]
-    async fn the_answer_to_plain_http_is_framed_as_it_says() {
+    async fn response_to_plain_http_has_its_declared_length() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
         let (mut client, server) = (client.unwrap(), accepted.unwrap().0);
         let read = async {
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).await.unwrap();
+            let mut response = String::new();
+            client.read_to_string(&mut response).await.unwrap();
             drop(client);
-            answer
+            response
         };
-        let (answer, _) = tokio::join!(read, refuse_plain(server));
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{answer}");
+        let (response, _) = tokio::join!(read, reject_plain(server));
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{response}");
         assert!(body.contains("https://"));
     }
 }

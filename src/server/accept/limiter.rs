@@ -1,4 +1,4 @@
-//! The turns in which handshakes are computed.
+//! A limit on the handshakes that compute at once.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,9 +10,8 @@ use tokio::task::yield_now;
 
 use crate::server::meters::Meters;
 
-/// A handshake computes for longer than most requests, and whoever has been let in would wait for
-/// all of those that have come. So only some compute, and between two turns of these everything else
-/// that is ready has its own.
+/// Lets a few handshakes compute at once, and everything else that is ready run between them: a
+/// handshake computes for longer than most requests, which would wait behind a flood of them.
 #[derive(Debug)]
 pub(in crate::server) struct HandshakeLimiter {
     at_once: Semaphore,
@@ -24,16 +23,16 @@ impl HandshakeLimiter {
         Self { at_once: Semaphore::new(at_once), meters }
     }
 
-    /// Polls a future to its end, each time only in its turn, and calls `polled` after each.
-    pub(in crate::server) async fn take<F: Future + Unpin>(
+    /// Drives a future to its end, each poll with a permit, and calls `polled` after each.
+    pub(in crate::server) async fn run<F: Future + Unpin>(
         &self,
         mut future: F,
         mut polled: impl FnMut(),
     ) -> F::Output {
         loop {
             {
-                let _turn = match self.at_once.try_acquire() {
-                    Ok(turn) => Ok(turn),
+                let _permit = match self.at_once.try_acquire() {
+                    Ok(permit) => Ok(permit),
                     Err(_) => {
                         self.meters.handshake_delayed();
                         // It fails only if the semaphore is closed, which this one never is.
@@ -48,7 +47,7 @@ impl HandshakeLimiter {
                     return output;
                 }
             }
-            // The future has this task's waker: the next time the task is polled, it may go on.
+            // The future holds this task's waker: the next poll of the task means progress.
             let mut is_woken = false;
             poll_fn(|_| match std::mem::replace(&mut is_woken, true) {
                 true => Poll::Ready(()),
@@ -65,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// In which order handshakes (`h`) and a request (`r`) that came after them are polled.
+    /// The order in which handshakes (`h`) and a request (`r`) that came after them are polled.
     async fn order(at_once: usize) -> String {
         let limiter = Arc::new(HandshakeLimiter::new(at_once, Arc::new(Meters::new())));
         let seen = Arc::new(Mutex::new(String::new()));
@@ -77,7 +76,7 @@ mod tests {
                     seen.lock().unwrap().push('h');
                     Poll::Ready(())
                 });
-                limiter.take(compute, || {}).await;
+                limiter.run(compute, || {}).await;
             });
         }
         let request = Arc::clone(&seen);
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_waits_for_none_of_the_handshakes_that_have_come_before_it() {
+    async fn request_does_not_wait_for_the_handshakes_before_it() {
         assert_eq!(order(2).await, "rhhhhhhhh");
     }
 }

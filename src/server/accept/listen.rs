@@ -1,4 +1,4 @@
-//! Sockets that listen.
+//! Listening sockets and their options.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,16 +7,15 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
-/// What may wait to be accepted. tokio's own is 128, which a burst of handshakes fills.
+/// How many connections may wait to be accepted. A burst fills tokio's default of 128.
 const BACKLOG: i32 = 4096;
 
-/// How long nothing has come from a peer before it is probed, and between two probes.
-const PROBE: Duration = Duration::from_secs(60);
+/// The time without data from a peer before a keep-alive probe, and between two probes.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Where to listen if nothing is said.
 const DEFAULT_PORT: u16 = 8443;
 
-/// Listens at `address`: dual stack, where that is the unspecified address of IPv6.
+/// Listens on `address`; on the unspecified address of IPv6, dual stack.
 pub(in crate::server) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if let SocketAddr::V6(v6) = address {
@@ -30,14 +29,14 @@ pub(in crate::server) fn listen(address: SocketAddr) -> io::Result<TcpListener> 
     TcpListener::from_std(socket.into())
 }
 
-/// Accepted sockets inherit these. A small answer does not wait for the acknowledgement of the one
-/// before; a peer that has vanished is found out.
+/// Sets what accepted sockets inherit: a small response does not wait for the acknowledgement of
+/// the one before, and a peer that has vanished is detected.
 fn set_options(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE).with_interval(PROBE))
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
 }
 
-/// Listens at a socket that somebody else has opened, whatever queue it came with.
+/// Takes over a listening socket, with the backlog and options of our own.
 pub(in crate::server) fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     let socket = SockRef::from(&listener);
     socket.listen(BACKLOG)?;
@@ -46,8 +45,8 @@ pub(in crate::server) fn adopt(listener: std::net::TcpListener) -> io::Result<Tc
     TcpListener::from_std(listener)
 }
 
-/// Listens at the default port on all addresses of both families, or of IPv4 where there is no
-/// IPv6.
+/// Listens on the default port of all addresses of both families, or of IPv4 where the system has
+/// no IPv6.
 pub(in crate::server) fn listen_by_default() -> io::Result<TcpListener> {
     match listen((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into()) {
         Err(error) if has_no_ipv6(&error) => listen((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into()),

@@ -1,8 +1,7 @@
-//! Accepting connections, and what becomes of each.
+//! A socket until its client is admitted.
 
-pub(super) mod buffered;
 pub(super) mod cidr;
-pub(super) mod handshake;
+mod handshake;
 pub(super) mod limiter;
 pub(super) mod listen;
 pub(super) mod pending;
@@ -14,33 +13,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::service::Service;
-use hyper::{Request, Response};
+use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
-use crate::reload::Current;
-use crate::server::accept::handshake::{HandshakeError, Rejection, Tls};
+use crate::reload::{Admission, Current};
+use crate::server::accept::handshake::HandshakeError;
 use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::accept::pending::{Pending, Place};
 use crate::server::http::connection;
-use crate::server::http::gate::Shared;
+use crate::server::http::failure_log::FailureLog;
+use crate::server::http::state::ConnectionState;
+use crate::server::limits::Limits;
 use crate::server::meters::Meters;
-use crate::server::rejections::RejectionLog;
-use crate::server::{GRACE, Limits, Phase};
+use crate::server::phase::{FIRST_REQUEST_GRACE, Phase};
+use crate::server::rejections::{Rejection, RejectionLog};
+use crate::server::service::HttpService;
+use crate::server::tls_stream::{self, TlsStream, shutdown_and_drain};
 use crate::trust::{Presented, Reason};
 
 /// Between two attempts where the machine has no more descriptors or memory.
-const STARVED: Duration = Duration::from_millis(20);
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// The same, where some who have not proved who they are have been put out for the next.
-const ROOM_MADE: Duration = Duration::from_millis(5);
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The same, where handshakes have been dropped to make room.
+const RETRY_DELAY_AFTER_DROP: Duration = Duration::from_millis(5);
 
 /// What every connection needs.
 pub(in crate::server) struct Acceptor<S> {
@@ -49,33 +47,44 @@ pub(in crate::server) struct Acceptor<S> {
     pub(in crate::server) limits: Limits,
     pub(in crate::server) pending: Arc<Pending>,
     pub(in crate::server) limiter: HandshakeLimiter,
-    /// One permit a connection that is let in.
-    pub(in crate::server) room: Arc<Semaphore>,
+    /// One permit for each admitted connection.
+    pub(in crate::server) connection_permits: Arc<Semaphore>,
     pub(in crate::server) meters: Arc<Meters>,
-    pub(in crate::server) refusals: Arc<RejectionLog>,
+    pub(in crate::server) rejections: Arc<RejectionLog>,
+    pub(in crate::server) failures: FailureLog,
 }
 
 impl<S> Acceptor<S> {
-    /// Takes down that a client was refused.
-    fn refuse(&self, peer: SocketAddr, refused: Rejection) {
-        self.meters.refused(refused.reason);
-        self.refusals.take(peer, refused, &self.current);
+    /// Counts and logs a rejected client.
+    fn reject(&self, peer: SocketAddr, rejection: Rejection) {
+        self.meters.rejected(rejection.reason);
+        self.rejections.record(peer, rejection, &self.current);
+    }
+
+    /// Looks the client up again, as the trust store may have changed since its handshake, and
+    /// takes a permit for its connection.
+    fn admit(
+        &self,
+        presented: &[CertificateDer<'_>],
+    ) -> Result<(Admission, OwnedSemaphorePermit), Rejection> {
+        let admission = self.current.admit(presented).map_err(|refusal| Rejection {
+            reason: refusal.reason,
+            presented: presented.first().map(Presented::new),
+            detail: None,
+        })?;
+        match Arc::clone(&self.connection_permits).try_acquire_owned() {
+            Ok(permit) => Ok((admission, permit)),
+            Err(_) => Err(Reason::TooManyConnections.into()),
+        }
     }
 }
 
-/// Accepts until the drain begins.
-pub(in crate::server) async fn accept<S, B>(
+/// Accepts connections until the drain begins.
+pub(in crate::server) async fn accept<S: HttpService>(
     listener: TcpListener,
     acceptor: Arc<Acceptor<S>>,
     mut phase: watch::Receiver<Phase>,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static>
-        + Send
-        + Sync
-        + 'static,
-    S::Error: Into<BoxError>,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+) {
     let mut is_starved = false;
     loop {
         let accepted = tokio::select! {
@@ -86,11 +95,11 @@ pub(in crate::server) async fn accept<S, B>(
             Ok((socket, peer)) => {
                 is_starved = false;
                 acceptor.meters.open(Arc::strong_count(&acceptor));
-                // Here, so that the places are taken in the order of accepting.
+                // Here, so that places are taken in the order of accepting.
                 let place = acceptor.pending.enter();
-                tokio::spawn(admit(socket, peer, place, Arc::clone(&acceptor), phase.clone()));
+                tokio::spawn(serve(socket, peer, place, Arc::clone(&acceptor), phase.clone()));
             }
-            Err(error) if is_about_the_peer(&error) => {}
+            Err(error) if is_peer_error(&error) => {}
             Err(error) => {
                 acceptor.meters.accept_failed();
                 if !is_starved {
@@ -98,16 +107,16 @@ pub(in crate::server) async fn accept<S, B>(
                     warn!(%error, remedy, "accept_failed");
                 }
                 is_starved = true;
-                // Those who have not proved who they are keep nobody out.
-                let is_room_made = acceptor.pending.drop_oldest();
-                sleep(if is_room_made { ROOM_MADE } else { STARVED }).await;
+                // Unauthenticated connections must not block clients.
+                let has_dropped = acceptor.pending.drop_oldest();
+                sleep(if has_dropped { RETRY_DELAY_AFTER_DROP } else { RETRY_DELAY }).await;
             }
         }
     }
 }
 
-/// Whether accepting failed because the one that was to be accepted has left.
-fn is_about_the_peer(error: &io::Error) -> bool {
+/// True if accepting failed because the peer has left.
+fn is_peer_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -117,96 +126,84 @@ fn is_about_the_peer(error: &io::Error) -> bool {
     )
 }
 
-async fn admit<S, B>(
+/// Serves one accepted socket until it closes.
+async fn serve<S: HttpService>(
     socket: TcpStream,
     mut peer: SocketAddr,
     place: Place,
     acceptor: Arc<Acceptor<S>>,
     mut phase: watch::Receiver<Phase>,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static>
-        + Send
-        + Sync
-        + 'static,
-    S::Error: Into<BoxError>,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    let has_spoken = AtomicBool::new(false);
-    let shaken = tokio::select! {
-        shaken = greet(socket, &mut peer, &acceptor, || has_spoken.store(true, Ordering::Relaxed)) => {
-            shaken
-        }
-        () = place.dropped() => Err(Rejection::because(Reason::TooManyHandshakes)),
-        () = too_late(&mut phase, &has_spoken) => return,
+) {
+    let has_sent = AtomicBool::new(false);
+    let mark_sent = || has_sent.store(true, Ordering::Relaxed);
+    let established = tokio::select! {
+        established = establish(socket, &mut peer, &acceptor, mark_sent) => established,
+        () = place.dropped() => Err(Reason::TooManyHandshakes.into()),
+        () = drain_ends_handshake(&mut phase, &has_sent) => return,
     };
     drop(place);
-    let (tls, took) = match shaken {
-        Ok(shaken) => shaken,
-        Err(HandshakeError::Left) => return debug!(%peer, "left_without_a_word"),
-        Err(HandshakeError::Rejection(refused, socket)) => {
-            acceptor.refuse(peer, *refused);
+    let (tls, handshake_duration) = match established {
+        Ok(established) => established,
+        Err(HandshakeError::LeftSilently) => return debug!(%peer, "left_without_a_word"),
+        Err(HandshakeError::Rejected(rejection, socket)) => {
+            acceptor.reject(peer, *rejection);
             if let Some(mut socket) = socket {
-                handshake::linger(&mut socket).await;
+                shutdown_and_drain(&mut socket).await;
             }
             return;
         }
     };
     let (_, session) = tls.get_ref();
-    let presented = session.peer_certificates().unwrap_or_default();
-    let admitted = acceptor.current.admit(presented);
-    acceptor.meters.resumption(session.handshake_kind(), admitted.is_ok());
-    let refused = match admitted {
-        Ok(admission) => match Arc::clone(&acceptor.room).try_acquire_owned() {
-            Ok(_permit) => {
-                acceptor.meters.accepted(took);
-                let meters = Arc::clone(&acceptor.meters);
-                let shared =
-                    Arc::new(Shared::new(admission, peer, phase, meters, &acceptor.limits));
-                let service = Arc::clone(&acceptor.service);
-                return Box::pin(connection::serve(tls, service, shared, &acceptor.limits)).await;
-            }
-            Err(_) => {
-                Rejection { reason: Reason::TooManyConnections, presented: None, detail: None }
-            }
-        },
-        Err(refusal) => Rejection {
-            reason: refusal.reason,
-            presented: presented.first().map(Presented::new),
-            detail: None,
-        },
-    };
-    acceptor.refuse(peer, refused);
-    Box::pin(connection::close(tls, true)).await;
+    let admitted = acceptor.admit(session.peer_certificates().unwrap_or_default());
+    let is_trusted =
+        !matches!(&admitted, Err(rejection) if rejection.reason != Reason::TooManyConnections);
+    acceptor.meters.resumption(session.handshake_kind(), is_trusted);
+    match admitted {
+        Ok((admission, _permit)) => {
+            acceptor.meters.accepted(handshake_duration);
+            let meters = Arc::clone(&acceptor.meters);
+            let state = ConnectionState::new(admission, peer, phase, meters, &acceptor.limits);
+            let service = Arc::clone(&acceptor.service);
+            let (limits, failures) = (&acceptor.limits, &acceptor.failures);
+            Box::pin(connection::serve(tls, service, Arc::new(state), limits, failures)).await;
+        }
+        Err(rejection) => {
+            acceptor.reject(peer, rejection);
+            Box::pin(tls_stream::close(tls, true)).await;
+        }
+    }
 }
 
-/// Waits until a drain has begun and nothing more is to come of this handshake: who came before it
-/// began has a moment to speak, and who has spoken is let finish.
-async fn too_late(phase: &mut watch::Receiver<Phase>, has_spoken: &AtomicBool) {
-    let by = Instant::now() + GRACE;
+/// Waits until a drain ends this handshake. A client that connected before the drain has a moment
+/// to send its first byte, and one that has sent it may finish.
+async fn drain_ends_handshake(phase: &mut watch::Receiver<Phase>, has_sent: &AtomicBool) {
+    let grace_end = Instant::now() + FIRST_REQUEST_GRACE;
     if phase.wait_for(|phase| *phase >= Phase::Draining).await.is_err() {
         return;
     }
-    let is_cut = timeout_at(by, phase.wait_for(|phase| *phase == Phase::Aborting)).await.is_ok();
-    if !is_cut && has_spoken.load(Ordering::Relaxed) {
+    let aborting = phase.wait_for(|phase| *phase == Phase::Aborting);
+    let is_aborted = timeout_at(grace_end, aborting).await.is_ok();
+    if !is_aborted && has_sent.load(Ordering::Relaxed) {
         let _ = phase.wait_for(|phase| *phase == Phase::Aborting).await;
     }
 }
 
-/// From an accepted socket to a TLS connection, and how long its handshake took. Where a load
-/// balancer says whose it is, that client is the `peer` from there on.
-async fn greet<S>(
+/// From an accepted socket to a TLS connection and the duration of its handshake. A PROXY header
+/// replaces the `peer`. Calls `has_begun` at the first byte of the handshake.
+async fn establish<S>(
     mut socket: TcpStream,
     peer: &mut SocketAddr,
     acceptor: &Acceptor<S>,
     has_begun: impl FnOnce(),
-) -> Result<(Tls, Duration), HandshakeError> {
+) -> Result<(TlsStream, Duration), HandshakeError> {
     let deadline = Instant::now() + acceptor.limits.handshake_timeout;
     if let Some(from) = &acceptor.limits.proxy_protocol_from {
         *peer = proxy_header::read(&mut socket, *peer, from, deadline).await?;
     }
     let mut first = [0; 8];
-    let first = handshake::first_bytes(&socket, &mut first, deadline).await?;
+    let first = handshake::peek_first_bytes(&socket, &mut first, deadline).await?;
     has_begun();
-    // Of its own, so that one that waits takes little memory.
-    Box::pin(handshake::shake(socket, first, &acceptor.current, &acceptor.limiter, deadline)).await
+    let Acceptor { current, limiter, .. } = acceptor;
+    // Boxed, so that a connection that waits for its first byte takes little memory.
+    Box::pin(handshake::perform(socket, first, current, limiter, deadline)).await
 }

@@ -1,5 +1,4 @@
-//! The connections that have not yet proved who they are: a bounded number, the oldest put out
-//! first.
+//! The connections in their handshake: a bounded number, of which the oldest is dropped first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,59 +7,60 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// For so long one of a few is not put out for want of room: an honest handshake is over by then.
-const UNDISTURBED: Duration = Duration::from_millis(500);
+/// The age before which the last few are not dropped for want of descriptors: an honest handshake
+/// is done by then.
+const PROTECTED_AGE: Duration = Duration::from_millis(500);
 
-/// A bounded number of places. Whoever comes when all are taken gets the place of the oldest, so
-/// that those who never speak keep nobody out.
+/// A bounded number of places. When all are taken, a new connection gets the place of the oldest,
+/// so that silent connections block no client.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    most: usize,
+    limit: usize,
     places: Mutex<Places>,
 }
 
 #[derive(Debug, Default)]
 struct Places {
     entered: u64,
-    /// Since when, and whom to tell, in the order of entering.
+    /// When each was taken and how to drop it, in the order of entering.
     taken: BTreeMap<u64, (Instant, Arc<Notify>)>,
 }
 
-/// A place, given back when it is dropped.
+/// A place, free again when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     pending: Arc<Pending>,
     number: u64,
-    out: Arc<Notify>,
+    drop_signal: Arc<Notify>,
 }
 
 impl Pending {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { most, places: Mutex::default() }
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, places: Mutex::default() }
     }
 
     pub(crate) fn enter(self: &Arc<Self>) -> Place {
-        let out = Arc::new(Notify::new());
+        let drop_signal = Arc::new(Notify::new());
         let mut places = self.places();
-        if places.taken.len() >= self.most
+        if places.taken.len() >= self.limit
             && let Some((_, (_, oldest))) = places.taken.pop_first()
         {
             oldest.notify_one();
         }
         let number = places.entered;
         places.entered += 1;
-        places.taken.insert(number, (Instant::now(), Arc::clone(&out)));
+        places.taken.insert(number, (Instant::now(), Arc::clone(&drop_signal)));
         drop(places);
-        Place { pending: Arc::clone(self), number, out }
+        Place { pending: Arc::clone(self), number, drop_signal }
     }
 
-    /// Puts out the oldest eighth, where the machine has no room for more; of a few, one that has
-    /// had its time: whether anybody waits to come in cannot be told. Says whether it put out any.
+    /// Drops the oldest eighth, where the machine has no descriptors for more; of a few, only one
+    /// that is old enough, as it is unknown whether another client waits. True if it dropped any.
     pub(in crate::server) fn drop_oldest(&self) -> bool {
         let mut places = self.places();
-        let has_had_its_time = |(since, _): &(Instant, _)| since.elapsed() >= UNDISTURBED;
+        let is_old_enough = |(since, _): &(Instant, _)| since.elapsed() >= PROTECTED_AGE;
         let number = match places.taken.len() / 8 {
-            0 => usize::from(places.taken.values().next().is_some_and(has_had_its_time)),
+            0 => usize::from(places.taken.values().next().is_some_and(is_old_enough)),
             eighth => eighth,
         };
         for _ in 0..number {
@@ -77,9 +77,9 @@ impl Pending {
 }
 
 impl Place {
-    /// Waits until a later comer gets this place.
+    /// Waits until a later connection takes this place.
     pub(crate) async fn dropped(&self) {
-        self.out.notified().await;
+        self.drop_signal.notified().await;
     }
 }
 

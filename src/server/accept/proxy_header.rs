@@ -1,8 +1,8 @@
-//! The PROXY protocol, version 2: what a load balancer that passes TCP through says of the client
-//! before the client's own octets.
+//! The PROXY protocol, version 2: the header in which a TCP load balancer names the client, before
+//! the client's own bytes.
 //!
-//! Exactly the header's octets are read, for what comes after them is the TLS handshake. Version 1
-//! is not spoken: a header whose end has to be searched for cannot be read exactly.
+//! Exactly the header's bytes are read, since the TLS handshake follows them. Version 1 is not
+//! supported: its end has to be searched for, so that it cannot be read exactly.
 
 use std::fmt;
 use std::io;
@@ -12,30 +12,31 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::server::Cidr;
-use crate::server::accept::handshake::{HandshakeError, Rejection};
+use crate::server::accept::cidr::Cidr;
+use crate::server::accept::handshake::HandshakeError;
+use crate::server::rejections::Rejection;
 use crate::trust::Reason;
 
-/// What every header begins with.
+/// The first bytes of every header.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The signature, the version and command, the family, and the length of the rest.
+/// The signature, the version and command, the family, and the length of what follows.
 const FIXED: usize = 16;
 
-/// The longest rest that is read: addresses take 36 octets, what load balancers add some hundred.
-const LONGEST: usize = 4096;
+/// The longest variable part that is read: addresses take 36 bytes, extensions some hundred.
+const MAX_LENGTH: usize = 4096;
 
-/// What the octets so far amount to.
+/// The state of a header that is being read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Parsed {
-    /// This many more are part of the header for sure.
+    /// At least this many more bytes belong to the header.
     Needs(usize),
-    /// The header, and nothing else. The address is the client's; there is none where the load
-    /// balancer speaks for itself, or does not know.
+    /// The header is complete. The address is the client's; there is none where the load balancer
+    /// connects on its own behalf, or does not know.
     Whole(Option<SocketAddr>),
 }
 
-/// Why something is no header that is taken here.
+/// Why a header is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
     Signature,
@@ -58,18 +59,18 @@ impl fmt::Display for Malformed {
                 write!(f, "the header's family is {family:#04x}, not TCP over IPv4 or IPv6")
             }
             Self::TooLong(length) => {
-                write!(f, "the header says that {length} octets follow, more than {LONGEST}")
+                write!(f, "the header's length is {length} bytes, more than {MAX_LENGTH}")
             }
             Self::TooShort(length) => {
-                write!(f, "the header says that {length} octets follow, too few for its addresses")
+                write!(f, "the header's length is {length} bytes, too few for its addresses")
             }
         }
     }
 }
 
-/// Parses what has come so far, which must be no more than was asked for.
+/// Parses the bytes so far, which must be no more than [`Parsed::Needs`] asked for.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
-    if !bytes.iter().zip(SIGNATURE).all(|(octet, expected)| octet == expected) {
+    if !bytes.iter().zip(SIGNATURE).all(|(byte, expected)| byte == expected) {
         return Err(Malformed::Signature);
     }
     let Some((&[.., version_and_command, family, high, low], rest)) =
@@ -81,7 +82,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
     if version_and_command >> 4 != 2 {
         return Err(Malformed::Version(version_and_command >> 4));
     }
-    if length > LONGEST {
+    if length > MAX_LENGTH {
         return Err(Malformed::TooLong(length));
     }
     let is_local = match version_and_command & 0xf {
@@ -90,7 +91,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
         command => return Err(Malformed::Command(command)),
     };
     let addresses = match family {
-        // The load balancer's own connection, a health check say: whatever follows says nothing.
+        // The load balancer's own connection, for example a health check: addresses mean nothing.
         _ if is_local => 0,
         0x00 => 0,
         0x11 => 12,
@@ -106,8 +107,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
     }
 }
 
-/// The source among the addresses: source and destination, then the port of each. What comes after
-/// them (type, length, value) is passed over.
+/// The source of the addresses: source and destination, then the port of each. Extensions (type,
+/// length, value) follow and are ignored.
 fn source(family: u8, rest: &[u8]) -> Option<SocketAddr> {
     let (address, port): (IpAddr, _) = match family {
         0x11 => (rest.first_chunk::<4>().copied()?.into(), rest.get(8..10)?),
@@ -119,7 +120,7 @@ fn source(family: u8, rest: &[u8]) -> Option<SocketAddr> {
 }
 
 /// Reads the header of a connection from a load balancer. Returns the client's address, or `peer`
-/// where the load balancer speaks for itself.
+/// where the load balancer connects on its own behalf.
 pub(in crate::server) async fn read(
     socket: &mut TcpStream,
     peer: SocketAddr,
@@ -128,7 +129,7 @@ pub(in crate::server) async fn read(
 ) -> Result<SocketAddr, HandshakeError> {
     match timeout_at(deadline, read_from(socket, peer, from)).await {
         Ok(result) => result,
-        Err(_) => Err(Rejection::because(Reason::HandshakeTimeout)),
+        Err(_) => Err(Reason::HandshakeTimeout.into()),
     }
 }
 
@@ -137,12 +138,12 @@ async fn read_from(
     peer: SocketAddr,
     from: &[Cidr],
 ) -> Result<SocketAddr, HandshakeError> {
-    // Who connects and leaves is refused nothing, wherever it comes from.
+    // A client that connects and leaves is not rejected, wherever it comes from.
     if matches!(socket.peek(&mut [0]).await, Ok(0) | Err(_)) {
-        return Err(HandshakeError::Left);
+        return Err(HandshakeError::LeftSilently);
     }
     if !from.iter().any(|range| range.contains(peer.ip())) {
-        return Err(refused("it does not come from a --proxy-protocol-from address".to_owned()));
+        return Err(malformed("its address is not one of --proxy-protocol-from".to_owned()));
     }
     let mut header = Vec::with_capacity(FIXED);
     loop {
@@ -152,18 +153,20 @@ async fn read_from(
                 let read = (&mut *socket).take(more as u64).read_buf(&mut header).await;
                 if matches!(read, Ok(0) | Err(_)) {
                     let error = read.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
-                    return Err(refused(format!("it left in the middle of the header: {error}")));
+                    return Err(malformed(format!(
+                        "the connection ended within the header: {error}"
+                    )));
                 }
             }
-            Err(malformed) => return Err(refused(malformed.to_string())),
+            Err(error) => return Err(malformed(error.to_string())),
         }
     }
 }
 
-fn refused(detail: String) -> HandshakeError {
-    let refused =
+fn malformed(detail: String) -> HandshakeError {
+    let rejection =
         Rejection { reason: Reason::ProxyProtocol, presented: None, detail: Some(detail) };
-    HandshakeError::Rejection(Box::new(refused), None)
+    HandshakeError::Rejected(Box::new(rejection), None)
 }
 
 #[cfg(test)]
@@ -172,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// A header with this version and command, family, and rest.
+    /// A header with this version and command, family, and variable part.
     fn header(version_and_command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
         let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
         [SIGNATURE, &[version_and_command, family], &length, rest].concat()
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_is_the_client() {
+    fn source_address_is_the_client() {
         assert_eq!(client(&v4(&[])).unwrap(), "203.0.113.7:54321");
         assert_eq!(client(&v4(&[0xea, 0, 1, 1])).unwrap(), "203.0.113.7:54321");
         assert_eq!(client(&v6("2001:db8::7")).unwrap(), "[2001:db8::7]:54321");
@@ -205,16 +208,16 @@ mod tests {
     }
 
     #[test]
-    fn a_load_balancer_that_speaks_for_itself_names_nobody() {
+    fn load_balancer_on_its_own_behalf_names_no_client() {
         assert_eq!(client(&header(0x20, 0x00, &[])), None);
-        // What follows a LOCAL command says nothing, whatever family it claims to be.
+        // Addresses after a LOCAL command are ignored, whatever their family.
         assert_eq!(client(&header(0x20, 0x11, &v4(&[])[FIXED..])), None);
         assert_eq!(client(&header(0x20, 0xff, &[1])), None);
         assert_eq!(client(&header(0x21, 0x00, &[])), None);
     }
 
     #[test]
-    fn what_is_malformed_is_named() {
+    fn malformed_header_is_rejected_with_its_reason() {
         let two_too_short = header(0x21, 0x11, &[0; 10]);
         for (bytes, malformed) in [
             (b"\x16\x03\x01".to_vec(), Malformed::Signature),
@@ -225,17 +228,16 @@ mod tests {
             (header(0x21, 0x31, &[0; 216]), Malformed::Family(0x31)),
             (header(0x21, 0x21, &[0; 35]), Malformed::TooShort(35)),
             (two_too_short, Malformed::TooShort(10)),
-            (header(0x20, 0x00, &[0; LONGEST + 1])[..FIXED].to_vec(), Malformed::TooLong(4097)),
+            (header(0x20, 0x00, &[0; MAX_LENGTH + 1])[..FIXED].to_vec(), Malformed::TooLong(4097)),
         ] {
             assert_eq!(parse(&bytes), Err(malformed), "{bytes:x?}");
         }
     }
 
     proptest! {
-        /// However the octets come, it asks for exactly those of the header, and for no octet of
-        /// what follows.
+        /// In whatever pieces the bytes arrive, it asks for exactly those of the header.
         #[test]
-        fn it_reads_exactly_the_header(
+        fn exactly_the_header_is_read(
             tlvs in proptest::collection::vec(any::<u8>(), 0..300),
             steps in proptest::collection::vec(1_usize..40, 1..10),
         ) {
@@ -249,12 +251,12 @@ mod tests {
             prop_assert_eq!(client(&whole).unwrap(), "203.0.113.7:54321");
         }
 
-        /// No octets make it panic, or ask for more than its bound.
+        /// No bytes make it panic, or ask for more than its limit.
         #[test]
-        fn it_is_bounded(tail in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn header_length_is_bounded(tail in proptest::collection::vec(any::<u8>(), 0..64)) {
             for bytes in [tail.clone(), [SIGNATURE, &tail].concat()] {
                 if let Ok(Parsed::Needs(more)) = parse(&bytes) {
-                    prop_assert!(more > 0 && bytes.len() + more <= FIXED + LONGEST);
+                    prop_assert!(more > 0 && bytes.len() + more <= FIXED + MAX_LENGTH);
                 }
             }
         }

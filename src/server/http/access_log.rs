@@ -1,5 +1,5 @@
-//! What is told of each request once its answer has been sent or given up: a line in the access
-//! log, and how long it took.
+//! The record of one request, which becomes a line of the access log and a duration in the metrics
+//! once its response is sent or given up.
 
 use std::time::Duration;
 
@@ -8,77 +8,77 @@ use tokio::time::Instant;
 use tracing::{Level, enabled, info};
 
 use crate::request_context::RequestContext;
-use crate::server::http::gate::Shared;
+use crate::server::http::state::ConnectionState;
 
-/// Where the lines of the access log are sent.
+/// The target of the access log's lines.
 const TARGET: &str = "portcullis::access";
 
-/// One request, from its head to the end of its answer.
+/// One request, from its head to the end of its response.
 #[derive(Debug)]
-pub(in crate::server) struct Account {
+pub(super) struct RequestRecord {
     began: Instant,
-    /// `None` where no access log is kept.
-    line: Option<Line>,
+    /// `None` where the access log is off.
+    entry: Option<Entry>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct Entry {
     context: RequestContext,
     status: Option<StatusCode>,
     bytes: u64,
-    is_whole: bool,
+    is_complete: bool,
 }
 
-impl Account {
-    pub(in crate::server) fn open(context: RequestContext) -> Self {
-        let is_kept = enabled!(target: TARGET, Level::INFO);
-        let line = is_kept.then_some(Line { context, status: None, bytes: 0, is_whole: false });
-        Self { began: Instant::now(), line }
+impl RequestRecord {
+    pub(super) fn new(context: RequestContext) -> Self {
+        let is_on = enabled!(target: TARGET, Level::INFO);
+        let entry = is_on.then_some(Entry { context, status: None, bytes: 0, is_complete: false });
+        Self { began: Instant::now(), entry }
     }
 
-    /// The answer begins. `has_body` says that something is to follow.
-    pub(in crate::server) fn answered(&mut self, status: StatusCode, has_body: bool) {
-        if let Some(line) = &mut self.line {
-            line.status = Some(status);
-            // Of what may have no body, none is asked for.
-            line.is_whole = !has_body || *line.context.method() == Method::HEAD;
+    /// Records that the response begins.
+    pub(super) fn response_began(&mut self, status: StatusCode, has_body: bool) {
+        if let Some(entry) = &mut self.entry {
+            entry.status = Some(status);
+            // hyper sends no body in response to HEAD, and polls none.
+            entry.is_complete = !has_body || *entry.context.method() == Method::HEAD;
         }
     }
 
-    /// So much of its body was handed over. `is_last` says that nothing follows.
-    pub(in crate::server) fn sent(&mut self, bytes: usize, is_last: bool) {
-        if let Some(line) = &mut self.line {
-            line.bytes += bytes as u64;
-            line.is_whole |= is_last;
+    /// Records that bytes of the body were handed over, and whether they were the last.
+    pub(super) fn body_sent(&mut self, bytes: usize, is_last: bool) {
+        if let Some(entry) = &mut self.entry {
+            entry.bytes += bytes as u64;
+            entry.is_complete |= is_last;
         }
     }
 
-    /// Says the line, and counts how long it took.
-    pub(in crate::server) fn close(&self, shared: &Shared, now: Instant) {
-        let took = now - self.began;
-        shared.meters.request_took(took);
-        let Some(line) = &self.line else { return };
+    /// Records the duration and logs the line.
+    pub(super) fn finish(&self, state: &ConnectionState, now: Instant) {
+        let duration = now - self.began;
+        state.meters.request_took(duration);
+        let Some(entry) = &self.entry else { return };
         info!(
             target: TARGET,
-            // As text it is cheaper than as what is yet to be formatted.
+            // As a field it is recorded as text; a format string would be formatted, at a cost.
             message = "request",
-            method = line.context.method().as_str(),
-            path = line.context.path(),
-            status = line.status.map(|status| status.as_u16()),
-            bytes = line.bytes,
-            duration = seconds(took),
-            certificate = shared.fingerprint(),
-            peer = shared.peer_text(),
-            request_id = %line.context.id(),
-            api_id = line.context.api_id(),
-            trace_id = line.context.trace_id(),
-            traceparent = line.context.traceparent(),
-            cut_off = (!line.is_whole).then_some(true),
+            method = entry.context.method().as_str(),
+            path = entry.context.path(),
+            status = entry.status.map(|status| status.as_u16()),
+            bytes = entry.bytes,
+            duration = seconds(duration),
+            certificate = state.fingerprint(),
+            peer = state.peer_text(),
+            request_id = %entry.context.id(),
+            api_id = entry.context.api_id(),
+            trace_id = entry.context.trace_id(),
+            traceparent = entry.context.traceparent(),
+            cut_off = (!entry.is_complete).then_some(true),
         );
     }
 }
 
-/// For a log line, to the microsecond: what is below is noise, and takes long to write.
-pub(in crate::server) fn seconds(took: Duration) -> f64 {
-    (took.as_secs_f64() * 1e6).round() / 1e6
+/// For a log line, to the microsecond: more digits are noise and take long to write.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e6
 }

@@ -1,6 +1,16 @@
 //! An admitted connection until it closes.
 
-pub(super) mod access_log;
+mod access_log;
+pub(super) mod close_reason;
 pub(super) mod connection;
-pub(super) mod gate;
-pub(super) mod progress;
+mod deadlines;
+mod drive;
+pub(super) mod failure_log;
+mod gate;
+mod in_flight;
+mod io;
+pub(super) mod malformed;
+mod progress;
+mod request_check;
+mod response_body;
+pub(super) mod state;

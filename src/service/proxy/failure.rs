@@ -11,22 +11,12 @@ use crate::service::proxy::upload::Fault;
 /// Why a request was refused before the upstream heard of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InvalidRequest {
-    /// There is no `Host`, or it is empty.
-    NoHost,
-    /// There is more than one.
-    SeveralHosts,
-    /// It is no host and port.
-    BadHost,
-    /// The target names another authority than `Host` does.
-    AuthorityDiffers,
     /// The target is none that this method can have.
     BadTarget,
     /// The body is encoded in another way than chunked.
     TransferEncoding,
     /// Its length is not one number.
     ContentLength,
-    /// CONNECT and TRACE.
-    Method,
 }
 
 /// Why a request was not answered as the upstream would have it.
@@ -70,15 +60,10 @@ impl From<Fault> for ProxyError {
 
 impl ProxyError {
     /// All the reasons.
-    const REASONS: [&str; 19] = [
-        "no_host",
-        "several_hosts",
-        "bad_host",
-        "authority_differs",
+    const REASONS: [&str; 14] = [
         "bad_target",
         "transfer_encoding",
         "content_length",
-        "method",
         "no_identity",
         "body_too_large",
         "body_broken",
@@ -110,14 +95,9 @@ impl ProxyError {
     /// What the log and the counters call it.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Rejection(InvalidRequest::NoHost) => "no_host",
-            Self::Rejection(InvalidRequest::SeveralHosts) => "several_hosts",
-            Self::Rejection(InvalidRequest::BadHost) => "bad_host",
-            Self::Rejection(InvalidRequest::AuthorityDiffers) => "authority_differs",
             Self::Rejection(InvalidRequest::BadTarget) => "bad_target",
             Self::Rejection(InvalidRequest::TransferEncoding) => "transfer_encoding",
             Self::Rejection(InvalidRequest::ContentLength) => "content_length",
-            Self::Rejection(InvalidRequest::Method) => "method",
             Self::NoIdentity => "no_identity",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyBroken => "body_broken",
@@ -134,7 +114,6 @@ impl ProxyError {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Rejection(InvalidRequest::Method) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Rejection(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::NoIdentity => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -150,20 +129,11 @@ impl ProxyError {
     /// What whoever asked may know.
     pub(super) fn detail(&self) -> &'static str {
         match self {
-            Self::Rejection(InvalidRequest::NoHost) => "The request names no host.",
-            Self::Rejection(InvalidRequest::SeveralHosts) => {
-                "The request names more than one host."
-            }
-            Self::Rejection(InvalidRequest::BadHost) => "The request's host is malformed.",
-            Self::Rejection(InvalidRequest::AuthorityDiffers) => {
-                "The request's target and host differ."
-            }
             Self::Rejection(InvalidRequest::BadTarget) => "The request's target is malformed.",
             Self::Rejection(InvalidRequest::TransferEncoding) => {
                 "The body's encoding is not supported."
             }
             Self::Rejection(InvalidRequest::ContentLength) => "The body's length is malformed.",
-            Self::Rejection(InvalidRequest::Method) => "The method is not allowed here.",
             Self::NoIdentity => "The client is not known.",
             Self::BodyTooLarge => "The body is too large.",
             Self::BodyBroken => "The body is malformed or incomplete.",

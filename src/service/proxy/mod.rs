@@ -21,18 +21,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header, request as head};
+use http::{Request, Response, request as head};
 use http_body::Body;
 use tokio::time::Instant;
 
+use crate::ClientIdentity;
+use crate::error::BoxError;
 use crate::problem;
 use crate::request_context::{RequestContext, log_request};
 use crate::service::proxy::exchange::{Deadlines, Outgoing, exchange};
-use crate::service::proxy::failure::{InvalidRequest, ProxyError};
+use crate::service::proxy::failure::ProxyError;
 use crate::service::proxy::pool::Pool;
 use crate::service::proxy::request::check;
 use crate::service::proxy::upload::Upload;
-use crate::{BoxError, ClientIdentity};
 
 pub use response::ProxyBody;
 pub use upstream::{BadUpstream, Upstream};
@@ -199,10 +200,6 @@ fn report(failure: &ProxyError, head: &head::Parts, upload: Upload) -> Response<
         log_request!(warn, &context, "upstream_failed", reason, status = number, error = %failure);
     }
     let mut response = problem::response(status, failure.detail(), &context);
-    if matches!(failure, ProxyError::Rejection(InvalidRequest::Method)) {
-        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        response.headers_mut().insert(header::ALLOW, allowed);
-    }
     // What of its body is still to come must not be taken for a request.
     if matches!(failure, ProxyError::Rejection(_)) || !upload.is_empty() {
         problem::close(&mut response, head.version);

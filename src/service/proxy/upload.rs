@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::BoxError;
+use crate::error::BoxError;
 use crate::service::body_timeout::{BodyStalled, BodyTimeout};
 use crate::service::headers;
 

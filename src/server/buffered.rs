@@ -1,8 +1,8 @@
-//! A socket that sends in few segments what a handshake says in many writes.
+//! A socket that sends the many writes of a handshake in few segments.
 //!
-//! Each write costs more than what it carries: a system call, a segment, and a client that is woken
-//! for it. What is written in a handshake is held until the peer is waited for; the session ticket,
-//! which nobody waits for, goes with the first answer, or when there is none to write.
+//! Each write costs more than its bytes: a system call, a segment, and a client that wakes for it.
+//! During the handshake, writes are buffered until the server waits for the peer; the session
+//! ticket, for which no peer waits, goes out with the first response or, without one, a flush.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,26 +11,26 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// How much is held at the most.
-const MOST: usize = 16 << 10;
+/// The highest number of buffered bytes.
+const MAX_BUFFERED: usize = 16 << 10;
 
-/// A socket, and what is held back of what was written to it.
+/// A socket and the bytes that were written to it but not sent.
 #[derive(Debug)]
 pub(in crate::server) struct BufferedWriter {
     socket: TcpStream,
-    held: Vec<u8>,
-    is_holding: bool,
+    buffer: Vec<u8>,
+    is_buffering: bool,
 }
 
 impl BufferedWriter {
-    /// Holds what is written until the peer is waited for, and is not sent by a flush.
+    /// Buffers writes, in spite of flushes, until a read waits for the peer.
     pub(in crate::server) fn new(socket: TcpStream) -> Self {
-        Self { socket, held: Vec::new(), is_holding: true }
+        Self { socket, buffer: Vec::new(), is_buffering: true }
     }
 
-    /// From here on what is held goes with the next write or at a flush, which is not held back.
+    /// Ends the buffering: what is buffered goes out with the next write or flush.
     pub(in crate::server) fn release(&mut self) {
-        self.is_holding = false;
+        self.is_buffering = false;
     }
 
     pub(in crate::server) fn socket(&self) -> &TcpStream {
@@ -38,15 +38,15 @@ impl BufferedWriter {
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.held.is_empty() {
-            let sent = ready!(Pin::new(&mut self.socket).poll_write(context, &self.held))?;
+        while !self.buffer.is_empty() {
+            let sent = ready!(Pin::new(&mut self.socket).poll_write(context, &self.buffer))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.held.drain(..sent);
+            self.buffer.drain(..sent);
         }
         // An idle connection keeps no buffer.
-        self.held = Vec::new();
+        self.buffer = Vec::new();
         Poll::Ready(Ok(()))
     }
 }
@@ -58,10 +58,10 @@ impl AsyncRead for BufferedWriter {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.socket).poll_read(context, buffer);
-        // After that somebody flushes, and hyper looks for more before it writes an answer.
+        // Once buffering has ended, a flush follows, and hyper reads again before it writes.
         if poll.is_pending()
-            && self.is_holding
-            && !self.held.is_empty()
+            && self.is_buffering
+            && !self.buffer.is_empty()
             && let Poll::Ready(Err(error)) = self.poll_send(context)
         {
             return Poll::Ready(Err(error));
@@ -85,20 +85,20 @@ impl AsyncWrite for BufferedWriter {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length = slices.iter().map(|slice| slice.len()).sum::<usize>();
-        if self.held.len() + length > MOST {
+        if self.buffer.len() + length > MAX_BUFFERED {
             ready!(self.poll_send(context))?;
         }
-        if self.held.is_empty() && (!self.is_holding || length > MOST) {
+        if self.buffer.is_empty() && (!self.is_buffering || length > MAX_BUFFERED) {
             return match slices {
-                // A cheaper system call.
+                // A plain write is the cheaper system call.
                 [slice] => Pin::new(&mut self.socket).poll_write(context, slice),
                 slices => Pin::new(&mut self.socket).poll_write_vectored(context, slices),
             };
         }
         for slice in slices {
-            self.held.extend_from_slice(slice);
+            self.buffer.extend_from_slice(slice);
         }
-        if !self.is_holding
+        if !self.is_buffering
             && let Poll::Ready(Err(error)) = self.poll_send(context)
         {
             return Poll::Ready(Err(error));
@@ -111,7 +111,7 @@ impl AsyncWrite for BufferedWriter {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.is_holding {
+        match self.is_buffering {
             true => Poll::Ready(Ok(())),
             // The socket itself has nothing to flush.
             false => self.poll_send(context),
@@ -141,63 +141,63 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_held_is_sent_when_the_peer_is_waited_for() {
-        let (mut held, mut client) = pair().await;
-        held.write_all(b"one").await.unwrap();
-        held.flush().await.unwrap();
+    async fn buffered_bytes_are_sent_when_a_read_waits_for_the_peer() {
+        let (mut writer, mut client) = pair().await;
+        writer.write_all(b"one").await.unwrap();
+        writer.flush().await.unwrap();
         assert!(client.try_read(&mut [0; 8]).is_err());
-        let mut answer = [0; 3];
-        let talk = async {
+        let mut response = [0; 3];
+        let exchange = async {
             let mut read = [0; 3];
             client.read_exact(&mut read).await.unwrap();
             client.write_all(b"two").await.unwrap();
             read
         };
-        let (read, waited) = tokio::join!(talk, held.read_exact(&mut answer));
+        let (read, waited) = tokio::join!(exchange, writer.read_exact(&mut response));
         waited.unwrap();
-        assert_eq!((&read, &answer), (b"one", b"two"));
+        assert_eq!((&read, &response), (b"one", b"two"));
     }
 
     #[tokio::test]
-    async fn what_is_held_goes_before_what_is_written_next() {
-        let (mut held, mut client) = pair().await;
-        held.write_all(b"ticket ").await.unwrap();
-        held.release();
-        held.write_all(b"answer").await.unwrap();
-        let mut read = [0; 13];
+    async fn buffered_bytes_go_out_before_the_next_write() {
+        let (mut writer, mut client) = pair().await;
+        writer.write_all(b"ticket ").await.unwrap();
+        writer.release();
+        writer.write_all(b"reply").await.unwrap();
+        let mut read = [0; 12];
         client.read_exact(&mut read).await.unwrap();
-        assert_eq!(&read, b"ticket answer");
-        // More than may be held, in one write and in many.
-        let much = vec![7; 3 * MOST];
-        let (mut held, mut client) = pair().await;
-        held.write_all(b"ticket ").await.unwrap();
-        for piece in [much.as_slice(), &much[..MOST], &much[..MOST - 1]] {
-            held.write_all(piece).await.unwrap();
+        assert_eq!(&read, b"ticket reply");
+        // More than the limit, in one write and in several.
+        let much = vec![7; 3 * MAX_BUFFERED];
+        let (mut writer, mut client) = pair().await;
+        writer.write_all(b"ticket ").await.unwrap();
+        for piece in [much.as_slice(), &much[..MAX_BUFFERED], &much[..MAX_BUFFERED - 1]] {
+            writer.write_all(piece).await.unwrap();
         }
-        held.shutdown().await.unwrap();
+        writer.shutdown().await.unwrap();
         let mut read = Vec::new();
         client.read_to_end(&mut read).await.unwrap();
-        assert_eq!(read.len(), 7 + 5 * MOST - 1);
+        assert_eq!(read.len(), 7 + 5 * MAX_BUFFERED - 1);
         assert!(read.starts_with(b"ticket \x07"));
     }
 
     #[tokio::test]
-    async fn what_is_held_waits_for_the_answer_when_more_is_looked_for_before_it() {
-        let (mut held, mut client) = pair().await;
-        held.write_all(b"ticket ").await.unwrap();
-        held.release();
+    async fn buffered_ticket_waits_for_the_response_when_a_read_comes_first() {
+        let (mut writer, mut client) = pair().await;
+        writer.write_all(b"ticket ").await.unwrap();
+        writer.release();
         let mut more = [0; 8];
         let is_pending = std::future::poll_fn(|context| {
             let mut buffer = ReadBuf::new(&mut more);
-            Poll::Ready(Pin::new(&mut held).poll_read(context, &mut buffer).is_pending())
+            Poll::Ready(Pin::new(&mut writer).poll_read(context, &mut buffer).is_pending())
         });
         assert!(is_pending.await);
-        // Of the system, whatever the runtime has heard.
+        // Asks the system, since the runtime may not know yet.
         let nothing = socket2::SockRef::from(&client).peek(&mut [MaybeUninit::uninit()]);
         assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        held.write_all(b"answer").await.unwrap();
-        let mut read = [0; 13];
+        writer.write_all(b"reply").await.unwrap();
+        let mut read = [0; 12];
         client.read_exact(&mut read).await.unwrap();
-        assert_eq!(&read, b"ticket answer");
+        assert_eq!(&read, b"ticket reply");
     }
 }

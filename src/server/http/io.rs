@@ -1,0 +1,139 @@
+//! A stream that records the progress of its connection.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::server::http::request_check::FragmentScanner;
+use crate::server::http::state::ConnectionState;
+
+/// A stream that records its progress in the connection's state.
+#[derive(Debug)]
+pub(super) struct ProgressIo<T> {
+    inner: T,
+    state: Arc<ConnectionState>,
+    /// False in HTTP/2, where bytes may be anything else than a head.
+    records_heads: bool,
+    /// Bytes to be read again, before the next ones.
+    unread: Bytes,
+    scanner: FragmentScanner,
+    /// The number of requests before the one that is scanned.
+    scanned_after: u64,
+    has_ended: bool,
+    is_shut: bool,
+}
+
+impl<T> ProgressIo<T> {
+    pub(super) fn new(inner: T, state: Arc<ConnectionState>, records_heads: bool) -> Self {
+        Self {
+            inner,
+            state,
+            records_heads,
+            unread: Bytes::new(),
+            scanner: FragmentScanner::default(),
+            scanned_after: 0,
+            has_ended: false,
+            is_shut: false,
+        }
+    }
+
+    pub(super) fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
+    /// Returns these bytes to the next reader, before those that arrive later.
+    pub(super) fn put_back(&mut self, unread: Bytes) {
+        self.unread = unread;
+    }
+
+    pub(super) fn into_inner(self) -> T {
+        self.inner
+    }
+
+    /// True if both sides have ended the stream.
+    pub(super) fn is_closed(&self) -> bool {
+        self.has_ended && self.is_shut
+    }
+
+    fn scan_head(&mut self, bytes: &[u8]) {
+        let requests = self.state.requests();
+        if self.scanned_after != requests {
+            (self.scanner, self.scanned_after) = (FragmentScanner::default(), requests);
+        }
+        if self.scanner.scan(bytes) {
+            self.state.set_target_fragment();
+        }
+    }
+
+    fn record_write<R>(&self, poll: Poll<R>) -> Poll<R> {
+        match poll {
+            Poll::Pending => self.state.progress.write_blocked(),
+            Poll::Ready(_) => self.state.progress.write_advanced(),
+        }
+        poll
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for ProgressIo<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = if self.unread.is_empty() {
+            Pin::new(&mut self.inner).poll_read(context, buffer)
+        } else {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(length));
+            Poll::Ready(Ok(()))
+        };
+        if buffer.filled().len() == before {
+            self.has_ended |= matches!(poll, Poll::Ready(Ok(()))) && buffer.remaining() > 0;
+        } else if self.records_heads && !self.state.is_busy() {
+            // While a request is in flight, the bytes are its body.
+            self.state.progress.head_began();
+            self.scan_head(buffer.filled().get(before..).unwrap_or_default());
+        }
+        poll
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for ProgressIo<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.record_write(poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.record_write(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.inner).poll_flush(context);
+        self.record_write(poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.inner).poll_shutdown(context);
+        self.is_shut |= poll.is_ready();
+        poll
+    }
+}

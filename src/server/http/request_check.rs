@@ -1,0 +1,163 @@
+//! The checks that each request passes in front of every service: a method that a server behind a
+//! gateway serves, and one well-formed host. hyper accepts requests without.
+
+use http::{Method, Request, Version, header, uri};
+
+use crate::server::http::malformed::Malformed;
+
+/// Refuses a request that two programs could read differently.
+pub(super) fn check<B>(request: &Request<B>) -> Result<(), Malformed> {
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Malformed::Method);
+    }
+    check_host(request)
+}
+
+/// One host, in `Host` or, in HTTP/2, in `:authority`.
+fn check_host<B>(request: &Request<B>) -> Result<(), Malformed> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(Malformed::SeveralHosts),
+        (Some(host), None) if host.is_empty() => return Err(Malformed::NoHost),
+        (Some(host), None) if is_host(host.as_bytes()) => Some(host),
+        (Some(_), None) => return Err(Malformed::BadHost),
+        (None, None) => None,
+    };
+    let authority = request.uri().authority().map(uri::Authority::as_str);
+    match (host, authority) {
+        (Some(host), Some(other)) if !host.as_bytes().eq_ignore_ascii_case(other.as_bytes()) => {
+            Err(Malformed::AuthorityDiffers)
+        }
+        (Some(_), _) => Ok(()),
+        (None, Some(authority)) if request.version() != Version::HTTP_11 => {
+            if is_host(authority.as_bytes()) { Ok(()) } else { Err(Malformed::BadHost) }
+        }
+        (None, _) if request.version() < Version::HTTP_11 => Ok(()),
+        (None, _) => Err(Malformed::NoHost),
+    }
+}
+
+/// True for a host with an optional port. It is stricter than the grammar, which allows characters
+/// that separate hosts elsewhere.
+fn is_host(text: &[u8]) -> bool {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let is_address = |byte: &u8| byte.is_ascii_hexdigit() || b":.".contains(byte);
+    let (host, rest) = match text.strip_prefix(b"[") {
+        Some(text) => split(text, b']').unwrap_or_default(),
+        None => text.split_at(text.iter().position(|byte| *byte == b':').unwrap_or(text.len())),
+    };
+    let is_good =
+        if text.starts_with(b"[") { host.iter().all(is_address) } else { host.iter().all(is_name) };
+    let is_port =
+        |port: &[u8]| (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit);
+    !host.is_empty() && is_good && (rest.is_empty() || rest.strip_prefix(b":").is_some_and(is_port))
+}
+
+fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let position = text.iter().position(|byte| *byte == at)?;
+    Some((text.get(..position)?, text.get(position + 1..)?))
+}
+
+/// Finds a fragment (`#`) in the target of an HTTP/1.1 request, which hyper drops without an error.
+/// It sees the bytes of a head in the pieces in which they arrive.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum FragmentScanner {
+    #[default]
+    Method,
+    Target,
+    Done,
+}
+
+impl FragmentScanner {
+    /// True if the target has a fragment.
+    pub(super) fn scan(&mut self, mut bytes: &[u8]) -> bool {
+        if matches!(self, Self::Method) {
+            // Empty lines may precede a request.
+            let is_method = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_\r\n".contains(byte);
+            let Some(end) = bytes.iter().position(|byte| !is_method(byte)) else { return false };
+            *self = if bytes.get(end) == Some(&b' ') { Self::Target } else { Self::Done };
+            bytes = bytes.get(end + 1..).unwrap_or_default();
+        }
+        if !matches!(self, Self::Target) {
+            return false;
+        }
+        let found = bytes.iter().find(|byte| b" \r\n#".contains(byte));
+        if found.is_some() {
+            *self = Self::Done;
+        }
+        found == Some(&b'#')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(version: Version, target: &str, hosts: &[&str]) -> Option<Malformed> {
+        let mut request = Request::builder().version(version).uri(target);
+        for host in hosts {
+            request = request.header(header::HOST, *host);
+        }
+        check(&request.body(()).unwrap()).err()
+    }
+
+    #[test]
+    fn host_is_a_name_or_an_address_with_an_optional_port() {
+        for good in ["a", "A.b-c_d", "127.0.0.1:80", "[::1]", "[::ffff:1.2.3.4]:65535", "a:1"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "", "a b", "a,b", "u@a", "a/", "a?b", "a#b", "a:", "a:b", "a:123456", "[::1", "[]",
+            "[::1]a", "[::1]:", "[g::1]", "a\tb", "http://a", "a\\b", "a%41", "é", ":80",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn request_names_exactly_one_host() {
+        const H1: Version = Version::HTTP_11;
+        assert_eq!(refusal(H1, "/", &["a"]), None);
+        assert_eq!(refusal(H1, "/", &[]), Some(Malformed::NoHost));
+        assert_eq!(refusal(H1, "/", &[""]), Some(Malformed::NoHost));
+        assert_eq!(refusal(H1, "http://a/", &[]), Some(Malformed::NoHost));
+        assert_eq!(refusal(H1, "/", &["a", "a"]), Some(Malformed::SeveralHosts));
+        assert_eq!(refusal(H1, "/", &["a,b"]), Some(Malformed::BadHost));
+        assert_eq!(refusal(H1, "ftp://a/", &["A"]), None);
+        assert_eq!(refusal(H1, "http://b/", &["a"]), Some(Malformed::AuthorityDiffers));
+        assert_eq!(refusal(Version::HTTP_10, "/", &[]), None);
+        assert_eq!(refusal(Version::HTTP_2, "https://a/", &[]), None);
+        assert_eq!(refusal(Version::HTTP_2, "https://a@b/", &[]), Some(Malformed::BadHost));
+        assert_eq!(refusal(Version::HTTP_2, "/", &[]), Some(Malformed::NoHost));
+    }
+
+    #[test]
+    fn connect_and_trace_are_refused() {
+        for (method, refusal) in [
+            (Method::CONNECT, Some(Malformed::Method)),
+            (Method::TRACE, Some(Malformed::Method)),
+            (Method::OPTIONS, None),
+        ] {
+            let request = Request::builder().method(method).uri("/").header(header::HOST, "a");
+            assert_eq!(check(&request.body(()).unwrap()).err(), refusal);
+        }
+    }
+
+    #[test]
+    fn fragment_is_found_in_the_target_only_and_in_any_pieces() {
+        for (head, has_fragment) in [
+            ("GET /a#b HTTP/1.1\r\n", true),
+            ("\r\nM-SEARCH /# HTTP/1.1\r\n", true),
+            ("GET http://a/?b#c HTTP/1.1\r\n", true),
+            ("GET /a HTTP/1.1\r\nReferer: /a#b\r\n", false),
+            ("POST / HTTP/1.1\r\n\r\nPOST /# HTTP/1.1", false),
+            ("{\"colour\": \"#fff\"}", false),
+        ] {
+            for size in 1..head.len() {
+                let mut scanner = FragmentScanner::default();
+                let found = head.as_bytes().chunks(size).filter(|it| scanner.scan(it)).count();
+                assert_eq!(found > 0, has_fragment, "{head:?} by {size}");
+            }
+        }
+    }
+}

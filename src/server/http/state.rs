@@ -1,0 +1,161 @@
+//! The state that the requests of one connection share with the task that drives it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::reload::Admission;
+use crate::server::http::progress::Progress;
+use crate::server::limits::Limits;
+use crate::server::meters::Meters;
+use crate::server::phase::Phase;
+
+/// The address of the client that a request came from, in the request's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// The state of one admitted connection.
+#[derive(Debug)]
+pub(in crate::server) struct ConnectionState {
+    pub(super) admission: Admission,
+    pub(super) peer: SocketAddr,
+    pub(super) phase: watch::Receiver<Phase>,
+    /// Notified when the last request of the connection has its response, in the lame-duck phase.
+    pub(super) last_response: Notify,
+    has_last_response: AtomicBool,
+    pub(super) meters: Arc<Meters>,
+    pub(super) max_streams: u32,
+    pub(super) max_headers: usize,
+    pub(super) progress: Progress,
+    began: Instant,
+    requests: AtomicU64,
+    in_flight: AtomicU32,
+    /// When the last request ended, in milliseconds since `began`; 0 before the first.
+    idle_since: AtomicU64,
+    /// Set when the target of the next request has a fragment, which hyper drops.
+    target_has_fragment: AtomicBool,
+    /// The fingerprint and the peer as text, which every line of the access log carries.
+    texts: OnceLock<(String, String)>,
+}
+
+impl ConnectionState {
+    pub(in crate::server) fn new(
+        admission: Admission,
+        peer: SocketAddr,
+        phase: watch::Receiver<Phase>,
+        meters: Arc<Meters>,
+        limits: &Limits,
+    ) -> Self {
+        meters.opened();
+        Self {
+            admission,
+            peer,
+            phase,
+            last_response: Notify::new(),
+            has_last_response: AtomicBool::new(false),
+            meters,
+            max_streams: limits.max_streams,
+            max_headers: limits.max_headers,
+            progress: Progress::new(),
+            began: Instant::now(),
+            requests: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            idle_since: AtomicU64::new(0),
+            target_has_fragment: AtomicBool::new(false),
+            texts: OnceLock::new(),
+        }
+    }
+
+    /// The number of requests so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The fingerprint of the client's certificate.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.texts().0
+    }
+
+    pub(super) fn peer_text(&self) -> &str {
+        &self.texts().1
+    }
+
+    fn texts(&self) -> &(String, String) {
+        let fingerprint = || self.admission.identity().fingerprint();
+        self.texts.get_or_init(|| (fingerprint().to_string(), self.peer.to_string()))
+    }
+
+    /// True if no signal is pending for this connection, except that its certificate was removed if
+    /// it `knows_of_certificate`. A signal makes this false before it wakes the connection.
+    pub(super) fn has_no_pending_signal(&self, knows_of_certificate: bool) -> bool {
+        (knows_of_certificate || !self.admission.is_removed())
+            && matches!(self.phase.has_changed(), Ok(false))
+            && !self.has_last_response.load(Ordering::Acquire)
+    }
+
+    /// Counts a request as in flight; returns how many are now.
+    pub(super) fn request_began(&self) -> u32 {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    pub(super) fn request_ended(&self, now: Instant) {
+        let since_began = (now - self.began).as_millis();
+        let idle_since = u64::try_from(since_began).unwrap_or(u64::MAX).max(1);
+        self.idle_since.store(idle_since, Ordering::Release);
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn set_target_fragment(&self) {
+        self.target_has_fragment.store(true, Ordering::Relaxed);
+    }
+
+    /// True once for a request whose target has a fragment.
+    pub(super) fn take_target_fragment(&self) -> bool {
+        self.target_has_fragment.load(Ordering::Relaxed)
+            && self.target_has_fragment.swap(false, Ordering::Relaxed)
+    }
+
+    /// Closes the connection after the response that is ready now.
+    pub(super) fn signal_last_response(&self) {
+        self.has_last_response.store(true, Ordering::Release);
+        self.last_response.notify_one();
+    }
+
+    /// True if a request is in flight.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// When the client last read something of any response, if every request in flight waits for
+    /// it to read.
+    pub(super) fn unread_since(&self) -> Option<Instant> {
+        self.progress.unread_since(self.in_flight.load(Ordering::Acquire))
+    }
+
+    /// True before the first request.
+    pub(super) fn awaits_first_request(&self) -> bool {
+        !self.is_busy() && self.idle_since.load(Ordering::Acquire) == 0
+    }
+
+    /// Since when no request is in flight; `None` if one is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
+        (!self.is_busy()).then(|| self.began + since)
+    }
+
+    /// When the connection was admitted.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+}
+
+impl Drop for ConnectionState {
+    fn drop(&mut self) {
+        self.meters.closed();
+    }
+}
