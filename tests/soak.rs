@@ -41,7 +41,7 @@ use tokio::time::{MissedTickBehavior, interval};
 /// How many of each kind of client there are.
 const EACH: usize = 4;
 
-/// How long the process may take to be at rest.
+/// How long the process may take to settle.
 const REST: Duration = Duration::from_secs(30);
 
 /// Between two looks: each costs it a connection of the operator's.
@@ -305,7 +305,7 @@ async fn leave_in_the_middle(counts: Arc<UsageCounters>, address: SocketAddr) {
     }
 }
 
-/// One who is never let in.
+/// A client that is never accepted.
 async fn stranger(counts: Arc<UsageCounters>, address: SocketAddr) {
     let stranger = connector(&PKI.stranger);
     let mut pace = pace();
@@ -316,7 +316,7 @@ async fn stranger(counts: Arc<UsageCounters>, address: SocketAddr) {
     }
 }
 
-/// The one whose certificate comes and goes: it is let in or not, and its connections end.
+/// The client whose certificate comes and goes: it is accepted or not, and its connections close.
 async fn come_and_go(counts: Arc<UsageCounters>, address: SocketAddr) {
     let connector = connector(&PKI.b);
     let mut pace = pace();

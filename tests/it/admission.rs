@@ -1,5 +1,5 @@
-//! Who gets in: promises 1, 2 and 4, over real sockets, TLS 1.2 and 1.3. Whoever is refused has a
-//! twin that differs in one thing and is let in.
+//! Who is accepted: promises 1, 2 and 4, over real sockets, TLS 1.2 and 1.3. Each rejected client has
+//! a twin that differs in one thing and is accepted.
 
 use std::time::{Duration, SystemTime};
 
@@ -67,7 +67,7 @@ async fn pinned_certificate_is_accepted_whatever_its_key_and_extensions() {
         ("SHA-512", Shape { signature: shapes::SHA512_RSA, ..Shape::of(rsa) }),
         ("PSS", Shape { signature: shapes::PSS, ..Shape::of(rsa) }),
         ("v1", Shape { is_v1: true, ..Shape::of(rsa) }),
-        ("a serial number of nine octets", Shape { serial: u64::MAX, ..Shape::of(rsa) }),
+        ("a serial number of nine bytes", Shape { serial: u64::MAX, ..Shape::of(rsa) }),
     ]);
     let site = Site::new();
     let pinned: Vec<_> =

@@ -115,9 +115,9 @@ fn starts_with_one_good_certificate_and_not_with_expired_ones_alone() {
     let files = Files::new();
     files.write("trust/bad.pem", "nothing");
     let server = files.serve(&[]);
-    let fault = server.wait_for_event("load_failed", |_| true);
-    assert!(fault["file"].as_str().unwrap().ends_with("bad.pem"), "{fault}");
-    assert!(fault["remedy"].is_string(), "{fault}");
+    let problem = server.wait_for_event("load_failed", |_| true);
+    assert!(problem["file"].as_str().unwrap().ends_with("bad.pem"), "{problem}");
+    assert!(problem["remedy"].is_string(), "{problem}");
     assert_eq!(server.terminate(), Some(0));
     assert_eq!(files.run("check", &[]).code, Some(2), "check is the strict one");
 
@@ -497,7 +497,7 @@ async fn silent_connections_keep_no_client_out() {
     let begun = Instant::now();
     connector(&PKI.a).ask(server.addr()).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    // The oldest was put out first.
+    // The oldest was dropped first.
     silent[0].set_read_timeout(Some(DEADLINE)).unwrap();
     let _ = silent[0].read(&mut [0]).expect("it is closed");
     server.wait_for_event("client_rejected", |event| event["reason"] == "too_many_handshakes");
@@ -569,10 +569,10 @@ async fn no_key_is_in_the_log() {
         let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let der = der.secret_der();
         // In PKCS#8, the scalar of a P-256 key, or a prime of an RSA key.
-        let scalar = der.windows(2).position(|octets| octets == [4, 32]).map(|at| at + 2);
+        let scalar = der.windows(2).position(|bytes| bytes == [4, 32]).map(|at| at + 2);
         let at = if der.len() < 200 { scalar.unwrap() } else { der.len() * 2 / 3 };
         let secret = &der[at..at + 12];
-        let hex: String = secret.iter().map(|octet| format!("{octet:02x}")).collect();
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         let list = format!("{secret:?}");
         let list = list.trim_matches(['[', ']']).to_owned();
         let base64 = key.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned);

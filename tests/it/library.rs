@@ -108,7 +108,7 @@ async fn handle_lists_problems_and_waits_for_the_next_generation() {
     assert_eq!(timeout(DEADLINE, handle.generation_after(1)).await, Ok(2));
     handle.abort();
     timeout(Duration::from_secs(5), running.stopped()).await.unwrap();
-    // Nobody reads files any more, and nobody waits for it.
+    // No task reads files any more, and none waits for it.
     timeout(DEADLINE, handle.reload()).await.unwrap();
 }
 

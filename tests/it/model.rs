@@ -1,5 +1,5 @@
-//! Random sequences of what people and programs do to a trust directory, with a model that says
-//! who is let in after each.
+//! Random sequences of changes to a trust directory, with a model of which clients are accepted after
+//! each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -74,12 +74,12 @@ fn text(content: &Content) -> String {
     text
 }
 
-/// Who should be let in.
+/// Which clients should be accepted.
 #[derive(Debug, Default)]
 struct Model {
     /// `None` where there is no directory.
     disk: Option<BTreeMap<usize, Content>>,
-    /// Whether the directory is another than the one that is in force.
+    /// Whether the directory is another than the active one.
     is_new: bool,
     in_force: BTreeMap<usize, BufferedWriter>,
 }
@@ -160,7 +160,7 @@ async fn follow(steps: Vec<Step>) {
     for (number, step) in steps.iter().enumerate() {
         model.take(step, &site.path("trust"));
         model.look();
-        // What is looked at by itself meanwhile is a look more, at the same disk.
+        // A scan that starts by itself meanwhile is one more, of the same disk.
         server.handle.reload().await;
         for (index, connector) in connectors.iter().enumerate() {
             let expected = model.in_force.values().any(|held| held.contains(&index));

@@ -1,4 +1,4 @@
-//! A connection that has been idle for a moment gives up its buffers, and nobody can tell.
+//! A connection that is idle for a moment is parked, and its client cannot tell.
 
 use std::fs;
 

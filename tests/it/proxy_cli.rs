@@ -70,9 +70,9 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 #[tokio::test]
 async fn problem_response_has_the_request_id_and_the_log_the_reason() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = nobody.local_addr().unwrap();
-    drop(nobody);
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
     let (_dir, mut args) = files();
     args.extend(["--upstream".to_owned(), format!("http://{address}")]);
     args.extend(["--upstream-connect-timeout", "100ms"].map(str::to_owned));

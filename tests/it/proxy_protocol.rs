@@ -35,13 +35,13 @@ fn serve(site: &Site, more: &[&str]) -> Portcullis {
     Portcullis::serve(site.flags(&[&["--proxy-protocol"], more].concat()))
 }
 
-/// Sends these octets, then shakes hands.
+/// Sends these bytes, then does the handshake.
 async fn connect_after(
-    octets: &[u8],
+    bytes: &[u8],
     address: SocketAddr,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut socket = TcpStream::connect(address).await?;
-    socket.write_all(octets).await?;
+    socket.write_all(bytes).await?;
     a().shake(socket).await
 }
 
@@ -74,8 +74,8 @@ async fn proxy_header_may_come_in_pieces() {
     let server = serve(&site, &["--proxy-protocol-from", "127.0.0.1"]);
     let mut socket = TcpStream::connect(server.addr()).await.unwrap();
     socket.set_nodelay(true).unwrap();
-    for octet in header() {
-        socket.write_all(&[octet]).await.unwrap();
+    for byte in header() {
+        socket.write_all(&[byte]).await.unwrap();
         tokio::task::yield_now().await;
     }
     let mut stream = a().shake(socket).await.unwrap();
@@ -88,8 +88,8 @@ async fn rejection_names_the_client_and_not_the_load_balancer() {
     let server = serve(&site, &[]);
     let mut socket = TcpStream::connect(server.addr()).await.unwrap();
     socket.write_all(&header()).await.unwrap();
-    let nobody = Connector::new(None, &rustls::version::TLS13);
-    let mut stream = nobody.shake(socket).await.unwrap();
+    let closed = Connector::new(None, &rustls::version::TLS13);
+    let mut stream = closed.shake(socket).await.unwrap();
     assert!(request(&mut stream, "").await.is_err());
     let event = server.wait_for_event("client_rejected", |_| true);
     assert_eq!((&event["reason"], &event["peer"]), (&"no_certificate".into(), &CLIENT.into()));
@@ -120,8 +120,8 @@ async fn connection_without_a_whole_proxy_header_is_refused() {
     let server = serve(&site, &[]);
     let mut broken = header();
     broken[12] = 0x11;
-    for octets in [&b""[..], b"PROXY TCP4 203.0.113.7 10.0.0.1 54321 8443\r\n", &broken] {
-        assert!(connect_after(octets, server.addr()).await.is_err(), "{octets:x?}");
+    for bytes in [&b""[..], b"PROXY TCP4 203.0.113.7 10.0.0.1 54321 8443\r\n", &broken] {
+        assert!(connect_after(bytes, server.addr()).await.is_err(), "{bytes:x?}");
         server.wait_for_event("client_rejected", |event| event["reason"] == "proxy_protocol");
     }
     let mut half = TcpStream::connect(server.addr()).await.unwrap();
@@ -150,9 +150,9 @@ async fn proxy_header_counts_towards_the_handshake_timeout() {
 async fn health_check_is_no_rejection() {
     let site = Site::new();
     let server = serve(&site, &["--log", "info,portcullis=debug"]);
-    for octets in [&b""[..], LOCAL, &header()] {
+    for bytes in [&b""[..], LOCAL, &header()] {
         let mut socket = TcpStream::connect(server.addr()).await.unwrap();
-        socket.write_all(octets).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
         drop(socket);
         server.wait_for_event("left_without_a_word", |_| true);
     }

@@ -203,7 +203,7 @@ async fn leniently_parsed_request_is_forwarded_as_one_plain_request() {
 async fn a_second_request_behind_the_first_is_a_request_of_its_own() {
     let (app, front) = site().await;
     let second = "GET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    // CL.0: a body that nobody expects is still a body.
+    // CL.0: an unexpected body is still a body.
     let first =
         format!("GET /first HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", second.len());
     let answer = front.exchange(format!("{first}{second}{second}")).await;

@@ -45,7 +45,7 @@ impl Load {
                 let mut kept = connector.connect(address).await.unwrap();
                 while !is_over.load(Ordering::Relaxed) {
                     request(&mut kept, "").await.expect("a kept connection stays");
-                    connector.ask(address).await.expect("a new connection is let in");
+                    connector.ask(address).await.expect("a new connection is accepted");
                     answered.fetch_add(2, Ordering::Relaxed);
                 }
             }
@@ -72,14 +72,14 @@ async fn loaded() -> (Site, Server, Load) {
     (site, server, load)
 }
 
-fn faults(server: &Server) -> Vec<String> {
+fn errors(server: &Server) -> Vec<String> {
     let problems = server.handle.problems();
-    let faults = problems.iter().filter(|problem| problem.severity == Severity::Error);
-    faults.map(ToString::to_string).collect()
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+    errors.map(ToString::to_string).collect()
 }
 
 async fn until_faulty(server: &Server, text: &str) {
-    until(|| faults(server).iter().any(|fault| fault.contains(text))).await;
+    until(|| errors(server).iter().any(|error| error.contains(text))).await;
 }
 
 async fn until(mut condition: impl FnMut() -> bool) {
@@ -118,7 +118,7 @@ async fn file_copied_renamed_edited_and_deleted() {
     drop(file);
     server.until(&stranger, true).await;
     server.until(&connector(&PKI.a), false).await;
-    assert_eq!(faults(&server), Vec::<String>::new());
+    assert_eq!(errors(&server), Vec::<String>::new());
     load.lost_nothing().await;
 }
 
@@ -195,7 +195,7 @@ async fn vanished_or_empty_replaced_directory_changes_nothing() {
     // Filled, it is what counts.
     put(&trust, "b.pem", &PKI.b.cert);
     server.until(&connector(&PKI.a), false).await;
-    assert_eq!(faults(&server), Vec::<String>::new());
+    assert_eq!(errors(&server), Vec::<String>::new());
     load.lost_nothing().await;
 }
 
@@ -331,7 +331,7 @@ async fn removed_certificate_resumes_no_session() {
             assert_eq!(resumed(connector).await, HandshakeKind::Full);
             assert_eq!(resumed(connector).await, HandshakeKind::Resumed);
         }
-        // Nothing is taken away: sessions go on.
+        // No certificate is removed: sessions go on.
         let generation = server.handle.generation();
         site.trust("stranger.pem", &PKI.stranger.cert);
         timeout(DEADLINE, server.handle.generation_after(generation)).await.unwrap();
@@ -478,7 +478,7 @@ async fn server_pair_is_renewed_in_either_order() {
         put(site.dir.path(), order[1], content(order[1]));
         timeout(DEADLINE, server.handle.generation_after(generation)).await.unwrap();
         assert_ne!(seen().await, old);
-        assert_eq!(faults(&server), Vec::<String>::new());
+        assert_eq!(errors(&server), Vec::<String>::new());
     }
     load.lost_nothing().await;
 }

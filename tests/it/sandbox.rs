@@ -32,10 +32,10 @@ async fn link_changed_to_lead_outside_is_an_error_in_the_sandbox_only() {
     let (_outside, file) = outside();
     let Some(server) = serve(&site) else { return };
     symlink(&file, site.path("trust/b.pem")).unwrap();
-    let fault = server.wait_for_event("reload_failed", |_| true);
-    assert!(fault["file"].as_str().unwrap().ends_with("trust/b.pem"), "{fault}");
-    assert!(fault["problem"].as_str().unwrap().contains("Permission denied"), "{fault}");
-    assert!(fault["remedy"].as_str().unwrap().contains("--no-sandbox"), "{fault}");
+    let problem = server.wait_for_event("reload_failed", |_| true);
+    assert!(problem["file"].as_str().unwrap().ends_with("trust/b.pem"), "{problem}");
+    assert!(problem["problem"].as_str().unwrap().contains("Permission denied"), "{problem}");
+    assert!(problem["remedy"].as_str().unwrap().contains("--no-sandbox"), "{problem}");
     connector(&PKI.a).ask(server.addr()).await.expect("the others' certificates stay");
     assert!(connector(&PKI.b).ask(server.addr()).await.is_err());
     drop(server);

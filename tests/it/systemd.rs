@@ -1,4 +1,4 @@
-//! What systemd would do: pass a socket, and listen to what it is told.
+//! What systemd does: pass a socket, and receive notifications.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use crate::support::pki::PKI;
 use crate::support::tls::{Site, connector, request};
 use crate::support::{DEADLINE, Portcullis, wait_for};
 
-/// A server that trusts A, and that listens where it is told elsewhere.
+/// A server that trusts A, and listens on a passed socket.
 fn args(site: &Site) -> Vec<String> {
     let mut args = vec!["serve".to_owned()];
     args.extend(site.flags(&["--log-format", "json"]));
@@ -23,7 +23,7 @@ fn args(site: &Site) -> Vec<String> {
 fn activate(listener: &TcpListener, site: &Site, more: &[&str]) -> Portcullis {
     let socket: OwnedFd = listener.as_fd().try_clone_to_owned().unwrap();
     let mut command = Command::new("sh");
-    // The socket comes as its standard input; the process that is told is the one that runs.
+    // The socket comes as its standard input; LISTEN_PID is the process that runs.
     let launch = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
     command.args(["-c", launch]).arg(Portcullis::command().get_program());
     command.args(args(site)).args(more).stdin(socket);
@@ -94,7 +94,7 @@ impl Load {
     fn goes_on(&self) {
         let before = self.answered.load(Ordering::Relaxed);
         let went_on = wait_for(DEADLINE, || self.answered.load(Ordering::Relaxed) >= before + 30);
-        assert!(went_on, "nobody is answered");
+        assert!(went_on, "no request is served");
     }
 
     async fn end(self) {

@@ -1,4 +1,4 @@
-//! Each bound holds, and whoever comes to it is counted.
+//! Each bound holds, and reaching it is counted.
 
 use std::future::Future;
 use std::io::Write as _;
@@ -80,10 +80,10 @@ async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8_lossy(&got).into_owned()
 }
 
-/// Sends these octets, and returns what is answered until the connection ends.
-async fn said(address: SocketAddr, octets: &[u8]) -> String {
+/// Sends these bytes, and returns the response until the connection closes.
+async fn said(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = a(address).await;
-    let _ = stream.write_all(octets).await;
+    let _ = stream.write_all(bytes).await;
     until_closed(&mut stream).await
 }
 
@@ -167,7 +167,7 @@ async fn body_timeout() {
 async fn write_timeout() {
     counted(&["--write-timeout", "100ms"], &ended("slow_reader"), |address| async move {
         let connector = connector(Some(&PKI.a)).speaking("h2");
-        // It takes the frames, and no octet of any answer.
+        // It reads the frames, and no byte of any response.
         let mut deaf = H2::start(connector.connect(address).await.unwrap(), 0).await.unwrap();
         let stream = deaf.stream();
         deaf.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, GET)).await.unwrap();
@@ -267,7 +267,7 @@ async fn max_streams() {
             let stream = h2.stream();
             h2.send(&frame(HEADERS, END_HEADERS, stream, POST)).await.unwrap();
         }
-        // One too many is refused, and costs nobody else anything.
+        // One too many is refused, and costs no other client anything.
         loop {
             let came = h2.receive().await.unwrap();
             assert_ne!(came.kind, GOAWAY);
@@ -356,7 +356,7 @@ fn descriptors() {
     let mut silent: Vec<_> =
         (0..100).map(|_| StdTcpStream::connect(site.server.addr()).unwrap()).collect();
     site.server.wait_for_event("accept_failed", |_| true);
-    // Those who were put out for want of room are refusals.
+    // Handshakes that were dropped for lack of room are rejections.
     site.server.wait_for_event("client_rejected", |event| event["reason"] == "too_many_handshakes");
     for stream in &mut silent {
         let _ = stream.write_all(b"x");
@@ -366,7 +366,7 @@ fn descriptors() {
 }
 
 /// What a proxy of these flags counts when a request comes to such an application.
-async fn proxied(flags: &[&str], reason: &str, requests: usize, octets: &'static [u8]) {
+async fn proxied(flags: &[&str], reason: &str, requests: usize, bytes: &'static [u8]) {
     let app = App::start(|_, _| Reply::Hang).await;
     let upstream = format!("http://{}", app.address);
     let flags = [&["--upstream", &upstream], flags].concat();
@@ -374,7 +374,7 @@ async fn proxied(flags: &[&str], reason: &str, requests: usize, octets: &'static
         let mut streams = Vec::new();
         for _ in 0..requests {
             let mut stream = a(address).await;
-            stream.write_all(octets).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
             streams.push(stream);
         }
         streams
@@ -430,7 +430,7 @@ async fn max_body_of_a_proxy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upstream_connect_timeout() {
-    // It listens, and whoever comes once its queue is full is not answered.
+    // It listens, and a connection beyond its full backlog gets no response.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let listener = socket.listen(1).unwrap();

@@ -31,7 +31,7 @@ fn readyz_fails_while_no_client_can_be_accepted() {
     assert!(site.get("/readyz").2.contains("--trust"), "{:?}", site.get("/readyz"));
     site.files.trust("old.pem", &PKI.expired.cert);
     site.until("old loaded", || site.status()["trusted"].as_array().unwrap().len() == 1);
-    assert_eq!(site.get("/readyz").0, 503, "one that has ended lets nobody in");
+    assert_eq!(site.get("/readyz").0, 503, "an expired one accepts no client");
     site.files.trust("b.pem", &PKI.b.cert);
     site.until("ready", || site.get("/readyz").0 == 200);
 }
@@ -197,7 +197,7 @@ fn file_error_is_counted_and_shown_until_it_is_fixed() {
     let status = site.status();
     assert_eq!(status["problems"][0]["severity"], "error");
     assert!(status["problems"][0]["file"].as_str().unwrap().ends_with("broken.pem"));
-    assert_eq!(site.get("/readyz").0, 200, "what was good before is still in force");
+    assert_eq!(site.get("/readyz").0, 200, "what was good before is still active");
     site.files.invalidate("broken.pem");
     site.until("mended", || site.metric("portcullis_reload_last_successful") == Some(1.0));
     assert_eq!(site.metric("portcullis_trust_files_failed"), Some(0.0));

@@ -91,7 +91,7 @@ async fn flood_of_rejections_is_summed_up_and_none_is_lost() {
         let sums = events(&site, "refusals_summed");
         (one_by_one, sums.iter().map(|sum| sum["count"].as_u64().unwrap()).sum::<u64>())
     };
-    // The sum comes although nobody is refused any more.
+    // The summary comes although no client is rejected any more.
     assert!(wait_for(DEADLINE, || said().0 + said().1 == MANY), "{:?}", said());
     assert!(said().0 <= MANY / 3, "{:?}", said());
     let sum = &events(&site, "refusals_summed")[0];

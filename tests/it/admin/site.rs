@@ -38,7 +38,7 @@ impl Files {
         self.0.path().join(name)
     }
 
-    /// Writes a file that nobody else can read, for it may be a key.
+    /// Writes a file that no other user can read: it may be a key.
     pub fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::write(&path, text).unwrap();

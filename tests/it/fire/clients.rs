@@ -1,4 +1,4 @@
-//! Those who are let in, and behave badly.
+//! Accepted clients that behave badly.
 
 use std::io;
 use std::net::SocketAddr;
@@ -52,12 +52,12 @@ async fn is_ended<T: AsyncRead + AsyncWrite + Unpin>(h2: &mut H2<T>) -> Option<u
     }
 }
 
-/// Sends octet by octet, slowly, until the server has had enough of it.
-async fn drip(stream: &mut (impl AsyncWrite + Unpin), octets: &[u8]) -> io::Result<()> {
+/// Sends byte by byte, slowly, until the server closes the connection.
+async fn drip(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     let mut pace = interval(Duration::from_millis(100));
-    for octet in octets {
+    for byte in bytes {
         pace.tick().await;
-        stream.write_all(&[*octet]).await?;
+        stream.write_all(&[*byte]).await?;
         stream.flush().await?;
     }
     Ok(())
@@ -157,7 +157,7 @@ async fn clients_that_never_read() {
             timeout(DEADLINE, asking).await.expect("it is closed");
         })
         .await;
-        // These take the frames, and no octet of any answer.
+        // These read the frames, and no byte of any response.
         crowd(64, || async move {
             let mut h2 = h2(address, 0).await;
             for _ in 0..20 {
@@ -188,7 +188,7 @@ async fn header_values_of_100_kb() {
         crowd(200, || async move {
             let mut h2 = h2(address, WINDOW).await;
             let stream = h2.stream();
-            // A literal field `x` with a value of 100,000 octets (127 and 99,873 more, in sevens).
+            // A literal field `x` with a value of 100,000 bytes (127 and 99,873 more, in sevens).
             let field = [b"\x00\x01x\x7f\xa1\x8c\x06".as_slice(), &[b'x'; 100_000]].concat();
             let block = [GET, &field].concat();
             let pieces: Vec<_> = block.chunks(16_384).collect();

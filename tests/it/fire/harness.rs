@@ -1,4 +1,4 @@
-//! A server, a client that is let in and watches how long it is kept waiting, and what is left of
+//! A server, an accepted client that measures how long it waits, and what is left of
 //! a process when all is over.
 
 use std::fs;
@@ -18,7 +18,7 @@ use crate::support::pki::{Credential, PKI};
 use crate::support::tls::{Client, Connector, request};
 use crate::support::{self, DEADLINE, Portcullis, wait_for};
 
-/// The longest that a client that is let in may be kept waiting, whatever others do.
+/// The longest that an accepted client may wait, whatever others do.
 pub const SERVED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often it must have been served at the least.
@@ -27,7 +27,7 @@ const ENOUGH: usize = 20;
 /// How often it asks.
 const PACE: Duration = Duration::from_millis(10);
 
-/// For so long the memory of a process must not have shrunk for it to be at rest.
+/// The memory of a process is settled if it has not shrunk for this long.
 const REST: Duration = Duration::from_millis(1500);
 
 /// A client of TLS 1.3 with no sessions to resume.
@@ -40,7 +40,7 @@ pub fn connector(credential: &Credential) -> Connector {
 pub struct Fire {
     pub server: Portcullis,
     pub dir: TempDir,
-    /// What is open where nobody is connected.
+    /// Descriptors that are open while no client is connected.
     descriptors: usize,
     _alone: MutexGuard<'static, ()>,
 }
@@ -110,7 +110,7 @@ impl Fire {
         Duration::from_millis(ticks.map(Result::unwrap).sum::<u64>() * 10)
     }
 
-    /// Waits until nobody is connected, and the process has given back what it gives back.
+    /// Waits until no client is connected and the process has released its memory.
     #[track_caller]
     fn rest(&self) -> usize {
         let are_closed = wait_for(DEADLINE, || self.descriptors() <= self.descriptors);
@@ -126,7 +126,7 @@ impl Fire {
         least
     }
 
-    /// Does the same twice, while a client that is let in asks all the time: it is served within a
+    /// Does the same twice, while an accepted client sends requests: it is served within a
     /// second throughout, and the second time leaves no more behind than the first, within 5 %.
     pub async fn rounds(&self, mut round: impl AsyncFnMut(&Watch)) {
         // What is made at the first request and kept is no part of it.
@@ -148,7 +148,7 @@ impl Fire {
     }
 }
 
-/// A client that is let in, in a thread of its own, and how it fares.
+/// An accepted client in a thread of its own, and how long it waits.
 pub struct Watch {
     is_over: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
@@ -220,7 +220,7 @@ async fn ask_until(
 pub fn open(address: SocketAddr, number: usize, said: &[u8]) -> Vec<TcpStream> {
     let open = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
-        // Who is put out meanwhile has a successor.
+        // A connection that is dropped meanwhile is replaced.
         let _ = io::Write::write_all(&mut stream, said);
         stream
     };

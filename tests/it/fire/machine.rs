@@ -51,7 +51,7 @@ async fn more_silent_connections_than_descriptors() {
 async fn no_descriptors_left() {
     let fire = Fire::started_by(after("ulimit -n 256"), &[], |_| {});
     let connector = connector(&PKI.a);
-    // Those who are let in have them all.
+    // Accepted clients hold them all.
     let mut held = Vec::new();
     while fire.descriptors() < 256 {
         let mut stream = connector.connect(fire.addr()).await.unwrap();
@@ -159,7 +159,7 @@ async fn trust_directory_of_10_000_files() {
     fs::create_dir(&elsewhere).unwrap();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     for serial in 0..FILES {
-        // Whose signature it is nobody asks: it is compared octet by octet.
+        // The signature is not verified: the certificate is compared byte by byte.
         let certificate = pem(&Shape { serial, ..Shape::of(&key) }.der());
         put(&elsewhere, &format!("{serial}.pem"), &certificate);
     }
@@ -204,7 +204,7 @@ async fn clients_that_leave_in_the_middle() {
     .await;
 }
 
-/// Nobody steps the clock of a process but its own: this server is in this one.
+/// A clock can be stepped in this process only, so the server runs in it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
 async fn clock_step() {
@@ -271,7 +271,7 @@ async fn is_served(address: SocketAddr, times: usize) {
     }
 }
 
-/// A request of which the server waits for the last octet.
+/// A request whose last byte the server waits for.
 async fn unfinished(address: SocketAddr) -> TlsStream<TcpStream> {
     let mut stream = connector(&PKI.a).connect(address).await.unwrap();
     let post = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
@@ -292,7 +292,7 @@ async fn sighup_while_draining() {
         fire.server.signal("HUP");
         is_served(fire.addr(), 2).await;
     }
-    // It has come to the second half, in which nobody is accepted.
+    // The second half of a stop, in which no connection is accepted.
     assert!(wait_for(DEADLINE, || std::net::TcpStream::connect(fire.addr()).is_err()));
     fire.server.signal("HUP");
     unfinished.write_all(b"x").await.unwrap();

@@ -1,6 +1,6 @@
-//! What a public port gets on its first day, against the binary as a process, while a client that
-//! is let in asks all the time: it is served within a second throughout, and a second time of the
-//! same leaves no more memory behind than the first, and no descriptor.
+//! What a public port meets on its first day, against the binary as a process. An accepted client
+//! sends requests throughout and is served within a second. Repeated rounds leave no more memory and
+//! no descriptors behind.
 
 mod clients;
 mod harness;

@@ -97,7 +97,7 @@ async fn garbage_and_plain_http() {
                 let (said, answer) = (said.clone(), answer.clone());
                 async move {
                     let mut stream = TcpStream::connect(address).await.unwrap();
-                    // Who is refused by its first octet may be so before it has said the last.
+                    // A client refused by its first byte may not have sent its last.
                     let _ = stream.write_all(&said).await;
                     let mut got = Vec::new();
                     let _ = timeout(DEADLINE, stream.read_to_end(&mut got)).await.unwrap();

@@ -85,7 +85,7 @@ async fn haproxy_in_front_passes_the_client_address_and_health_checks_are_no_rej
         drop(stream);
         server.wait_for_event("connection_closed", |event| event["peer"] == own.as_str());
 
-        // The twin presents a certificate that nobody trusts.
+        // The twin presents a certificate that is not trusted.
         let (stream, own) = come_from_afar(haproxy.address).await;
         let mut stream = connector(&PKI.stranger).shake(stream).await.unwrap();
         let answer = request(&mut stream, "").await;

@@ -1,9 +1,8 @@
-//! The binary before the clients that people have: curl, openssl, Node.js, Java and Python.
+//! The binary with the clients that people use: curl, openssl, Node.js, Java and Python.
 //!
-//! Each test starts a server of its own, with a trust directory of its own. Whoever is refused has
-//! a twin in the same test that differs in one thing and is let in; and a refusal counts only with
-//! its alert at the client and its reason in the log. So neither a server that lets everybody in
-//! passes, nor one that lets nobody in, nor one that is merely broken.
+//! Each test starts a server of its own, with a trust directory of its own. Each rejected client has
+//! a twin in the same test that differs in one thing and is accepted. A rejection counts only with
+//! its alert at the client and its reason in the log.
 
 mod admin;
 mod curl;
@@ -126,7 +125,7 @@ impl Site {
         self.change(|| write(&self.trust_file(credential), &as_the_api_has_it(credential)));
     }
 
-    /// Takes a certificate out of the trust directory; it is out from here on.
+    /// Removes a certificate from the trust directory.
     fn invalidate(&self, credential: &Credential) {
         self.change(|| fs::remove_file(self.trust_file(credential)).expect("a trusted file"));
     }

@@ -81,7 +81,7 @@ fn removed_certificate_ends_busy_connection_after_requests_in_flight() {
     removal("removal-while-busy");
 }
 
-/// One is out within a second and stays out; the other keeps its connection and loses nothing.
+/// One is rejected within a second; the other keeps its connection and loses nothing.
 fn removal(command: &str) {
     for tls in BOTH {
         for via in VIA {

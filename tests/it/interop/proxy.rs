@@ -163,7 +163,7 @@ fn assert_authorizes(site: &Site) {
         let forged = format!("X_Client_Cert_Fingerprint: {}", fingerprint(&PKI.a));
         let forged =
             [version, "-H", "Client-Cert: :AAAA:", "-H", "Client_Cert: :AAAA:", "-H", &forged];
-        // By its own certificate, and as nobody else.
+        // By its own certificate, and under no other identity.
         assert_eq!(site.ask(&PKI.a, "/who", &forged).1, "200");
         assert_eq!(site.ask(&PKI.b, "/who", &forged).1, "401");
     }
@@ -274,7 +274,7 @@ fn axum_app_on_a_unix_socket_authorizes_by_client_certificate() {
     assert_authorizes(&Site::before(&format!("unix:{}", path.display()), &[]));
 }
 
-/// What would be two requests to whoever reads it otherwise than the proxy does.
+/// Two requests to a parser that reads it otherwise than the proxy does.
 fn smuggled() -> Vec<String> {
     let hidden = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
     let post = "POST /open HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";

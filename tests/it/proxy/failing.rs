@@ -4,9 +4,9 @@ use super::*;
 
 #[tokio::test]
 async fn upstream_failures_have_distinct_status_and_reason() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let upstream = url(&nobody);
-    drop(nobody);
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = url(&closed);
+    drop(closed);
     let short = Duration::from_millis(50);
     let answer = Front::of(Proxy::new(upstream.clone()).connect_timeout(short)).get("/", "").await;
     assert_eq!(status(&answer), 502);
@@ -131,7 +131,7 @@ async fn restarted_upstream_loses_no_request_that_it_did_not_hold() {
     send(&mut tls, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").await;
     read_until(&mut tls, "ok").await;
     app.kill().await;
-    // It comes while nobody listens.
+    // It comes while no process listens.
     send(&mut tls, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").await;
     while is_silent(&mut tls).await && front.handle.connections() == 0 {
         tokio::task::yield_now().await;

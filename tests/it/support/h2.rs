@@ -45,7 +45,7 @@ impl Frame {
     }
 }
 
-/// The octets of a frame.
+/// The bytes of a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
@@ -74,8 +74,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> H2<T> {
         self.next - 2
     }
 
-    pub async fn send(&mut self, octets: &[u8]) -> io::Result<()> {
-        self.io.write_all(octets).await?;
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.io.write_all(bytes).await?;
         self.io.flush().await
     }
 

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Far longer than anything here should take: whoever waits as long has failed.
+/// Far longer than anything here should take: a longer wait is a failure.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Looks again and again until `condition` holds; says whether it did before the deadline.
@@ -55,7 +55,7 @@ pub struct Portcullis {
 #[derive(Default)]
 struct Log {
     lines: Vec<String>,
-    /// Those of the lines that are events and that nobody has waited for yet, in order.
+    /// Events that no test has waited for yet, in order.
     events: Vec<Value>,
     /// No more will come.
     ended: bool,
@@ -133,7 +133,7 @@ impl Portcullis {
         found.unwrap_or_else(|| panic!("no fitting `{name}` in the log:\n{}", self.log()))
     }
 
-    /// Forgets the events of this name that nobody has waited for, ahead of causing a new one.
+    /// Forgets the events of this name, ahead of causing a new one.
     pub fn forget_events(&self, name: &str) {
         lock(&self.log).events.retain(|event| event["message"] != name);
     }
@@ -208,7 +208,7 @@ pub fn run(command: &mut Command, input: &str) -> Finished {
     let stdout = read_to_end(child.stdout.take());
     let stderr = read_to_end(child.stderr.take());
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
-    // Whoever has ended without reading it has said why in its output.
+    // A program that ended without reading it has the reason in its output.
     let _ = stdin.write_all(input.as_bytes());
     let ended = end(&mut child);
     kill(&mut child);

@@ -28,7 +28,7 @@ pub struct Pki {
     pub a: Credential,
     /// Another key under the subject of `a`.
     pub b: Credential,
-    /// One more, for whom nobody has a file until a test says so.
+    /// One more, in no file until a test writes one.
     pub stranger: Credential,
     /// The key and subject of `a`, until yesterday.
     pub expired: Credential,

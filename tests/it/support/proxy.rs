@@ -96,7 +96,7 @@ impl Record {
     }
 }
 
-/// An application that answers as it is told.
+/// An application with a scripted response.
 pub struct App {
     pub address: SocketAddr,
     record: watch::Receiver<Record>,
@@ -104,7 +104,7 @@ pub struct App {
 }
 
 impl App {
-    /// `reply` is told what came and how many requests came before it.
+    /// `reply` gets the request and the number of requests before it.
     pub async fn start(reply: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::at(listener, reply)

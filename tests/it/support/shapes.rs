@@ -1,4 +1,4 @@
-//! Certificates of shapes that no tool makes: octet by octet, as X.509 has them.
+//! Certificates of shapes that no tool makes: byte by byte, as X.509 has them.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const PRINTABLE_STRING: u8 = 0x13;
 
-/// sha256WithRSAEncryption, and others of whose signatures nobody takes notice.
+/// sha256WithRSAEncryption, and others whose signatures are not verified.
 pub const SHA256_RSA: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, 11, 5, 0];
 pub const SHA1_RSA: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, 5, 5, 0];
 pub const SHA512_RSA: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, 13, 5, 0];
@@ -31,7 +31,7 @@ pub const UNKNOWN_CRITICAL: &[u8] = &[SEQUENCE, 12, 6, 3, 0x2a, 3, 4, 1, 1, 0xff
 /// What can differ from the shape of API Gateway's certificates.
 pub struct Shape<'a> {
     pub key: &'a KeyPair,
-    /// Who signs it, in the same name; the certificate's own key if nothing is said.
+    /// The signing key, under the same name; by default the certificate's own.
     pub signer: Option<&'a KeyPair>,
     pub is_v1: bool,
     pub serial: u64,

@@ -132,7 +132,7 @@ impl Connector {
         tokio::time::timeout(DEADLINE, connect).await?
     }
 
-    /// Connects; with TLS 1.3 that says nothing yet about whether it was let in.
+    /// Connects. With TLS 1.3 the server may still reject the client after that.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
         self.shake(TcpStream::connect(address).await?).await
     }
