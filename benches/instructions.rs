@@ -40,7 +40,7 @@ fn main() {
         "admission-1" => measured_admission(&bench.gate(1), &client, now),
         "admission-10000" => measured_admission(&bench.gate(10_000), &client, now),
         "header-policy-request" => {
-            let identity = bench.gate(1).admit(&client, now).expect("it is let in");
+            let identity = bench.gate(1).admit(&client, now).expect("it is accepted");
             let request = support::request();
             // What is made once a connection is there then.
             headers::for_application(&request, &identity, None);
@@ -54,7 +54,7 @@ fn main() {
 #[inline(never)]
 fn measured_admission(gate: &Gate, client: &CertificateDer<'_>, now: UnixTime) {
     for _ in 0..TIMES {
-        black_box(gate.admit(black_box(client), now)).expect("it is let in");
+        black_box(gate.admit(black_box(client), now)).expect("it is accepted");
     }
 }
 

@@ -33,7 +33,7 @@ fn admission(bench: &Bench, criterion: &mut Criterion) {
         let gate = bench.gate(count);
         let (client, now) = (bench.client(), now());
         group.bench_function(count.to_string(), |bencher| {
-            bencher.iter(|| gate.admit(black_box(&client), now).expect("it is let in"));
+            bencher.iter(|| gate.admit(black_box(&client), now).expect("it is accepted"));
         });
     }
 }
@@ -51,7 +51,7 @@ fn pem_loading(bench: &Bench, criterion: &mut Criterion) {
 }
 
 fn header_policy(bench: &Bench, criterion: &mut Criterion) {
-    let client = bench.gate(1).admit(&bench.client(), now()).expect("it is let in");
+    let client = bench.gate(1).admit(&bench.client(), now()).expect("it is accepted");
     let (request, answer, peer) = (support::request(), support::answer(), "192.0.2.7".parse().ok());
     let mut group = criterion.benchmark_group("header policy");
     group.bench_function("request", |bencher| {
@@ -92,7 +92,7 @@ fn handshake(bench: &Bench, criterion: &mut Criterion) {
     }
 }
 
-/// A handshake and what is said first in both directions, so that tickets have arrived.
+/// A handshake and the first bytes in both directions, so that tickets have arrived.
 fn shake(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) {
     let name = "localhost".try_into().unwrap();
     let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();

@@ -36,7 +36,7 @@ impl Gate {
         Arc::clone(&self.0.tls)
     }
 
-    /// Whether a client is let in that presents this.
+    /// Whether a client that presents this is accepted.
     pub fn admit(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Option<ClientIdentity> {
         self.0.store.admit(certificate, &[], now).ok()
     }
@@ -48,13 +48,13 @@ pub fn trust_file(bytes: &[u8]) -> usize {
     blocks.into_iter().filter_map(|(_, der)| Certificate::parse(der).ok()).count()
 }
 
-/// Whatever a file holds, something is said of it.
+/// Every file yields a certificate or an error.
 pub fn fuzz_pem(bytes: &[u8]) {
-    let (blocks, faults) = pem::certificates(bytes);
-    assert!(!blocks.is_empty() || !faults.is_empty(), "an empty file without a fault");
-    let lines = bytes.iter().filter(|octet| matches!(octet, b'\n' | b'\r')).count() + 1;
-    let fault_lines = faults.iter().filter_map(|fault| fault.line);
-    for line in blocks.iter().map(|(line, _)| *line).chain(fault_lines) {
+    let (blocks, errors) = pem::certificates(bytes);
+    assert!(!blocks.is_empty() || !errors.is_empty(), "an empty file without an error");
+    let lines = bytes.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() + 1;
+    let error_lines = errors.iter().filter_map(|error| error.line);
+    for line in blocks.iter().map(|(line, _)| *line).chain(error_lines) {
         assert!((1..=lines).contains(&line), "line {line} of {lines}");
     }
     for (_, der) in blocks {
@@ -66,7 +66,7 @@ pub fn fuzz_pem(bytes: &[u8]) {
     let _ = Certificate::parse(CertificateDer::from(bytes.to_vec()));
 }
 
-/// However a header comes, it asks for its own octets only, ends, and says the same as at once.
+/// A header that comes in pieces asks for its own bytes only, ends, and parses as it does in one.
 pub fn fuzz_proxy_header(bytes: &[u8]) {
     let mut read = 0;
     let in_pieces = loop {

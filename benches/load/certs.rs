@@ -45,7 +45,7 @@ pub fn make(directory: &Path) {
 }
 
 /// A directory of so many trusted certificates. That they share their key makes no difference to
-/// who looks at their octets, and a thousand RSA keys would take their time.
+/// a server that compares their bytes, and a thousand RSA keys would take their time.
 pub fn trusted(directory: &Path, count: usize) {
     let to = directory.join(format!("trusted-{count}"));
     fs::create_dir_all(&to).unwrap();

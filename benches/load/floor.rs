@@ -27,7 +27,7 @@ use crate::meter::Meter;
 use crate::run::BATCH;
 use crate::{Options, certs, client};
 
-/// Lets in one certificate, by its octets.
+/// Accepts one certificate, by its bytes.
 #[derive(Debug)]
 struct Pin {
     der: CertificateDer<'static>,
@@ -158,7 +158,7 @@ fn shake(server: &Arc<ServerConfig>, client: &Arc<rustls::ClientConfig>) -> Dura
     }
 }
 
-/// What goes up and down in a connection with a full handshake and one request, in octets.
+/// The bytes sent and received in a connection with a full handshake and one request.
 const UP: [usize; 3] = [240, 1450, 400];
 const DOWN: [usize; 3] = [1000, 250, 200];
 

@@ -1,63 +1,63 @@
-//! What the operator sees: health, metrics, the status, and a page of it.
+//! What the operator sees: health, metrics, status, and the status page.
 //!
-//! [`Admin`] answers plain HTTP on a port of its own, for the machine itself or the pod's network,
-//! never for the public. It knows nothing but what a [`Handle`](crate::Handle) tells.
+//! [`Admin`] serves plain HTTP on a port of its own, for the machine itself or the pod's network,
+//! never for the public. It knows what a [`Handle`](crate::Handle) reports, and nothing else.
 //!
-//! | path | what it answers |
+//! | path | response |
 //! |---|---|
-//! | `/livez` | `200` as long as the process answers |
-//! | `/readyz` | `200` while the server listens with a certificate of its own and at least one client certificate or CA in their dates; `503` and the reason otherwise, and from the moment a stop begins |
+//! | `/livez` | `200` while the process responds |
+//! | `/readyz` | `200` while the server listens with a certificate of its own and at least one client certificate or CA that are valid; `503` and the reason otherwise, and from the moment a stop begins. `/readyz?upstream` includes the application |
 //! | `/metrics` | the metrics below, in Prometheus' text format |
 //! | `/status` | the state as JSON: see [`status`] |
-//! | `/` | the same as a page that keeps itself current |
+//! | `/` | the same as a page that refreshes itself |
 //!
 //! # Events
 //!
 //! Every line of the log is an event with a stable name (`message` in JSON) and stable fields. A
-//! field that has nothing to say is left out. Every time is RFC 3339, every duration in seconds,
+//! field without a value is left out. Every time is RFC 3339, every duration in seconds,
 //! every fingerprint SHA-256 in lower-case hex.
 //!
 //! | event | level | when | fields |
 //! |---|---|---|---|
 //! | `trust_loaded` | info | the files were read at start | `generation`, `certificates`, `trusted` |
 //! | `listening` | info | for each address that clients may connect to | `addr` |
-//! | `admin_listening` | info | `--admin` answers | `addr` |
+//! | `admin_listening` | info | `--admin` is bound | `addr` |
 //! | `trust_reloaded` | info | certificates were added or removed | `generation`, `added`, `removed`, `connections_ended` |
-//! | `server_certificate_changed` | info | the server's own was renewed | `generation`, `fingerprint`, `not_after` |
-//! | `certificate_begun` | info | the time of a trusted one has come | `generation`, `certificates` |
-//! | `certificate_ended` | warn | a trusted one has ended | `generation`, `certificates`, `connections_ended`, `remedy` |
-//! | `trusts_nobody` | error | no client can be let in any more | `generation`, `remedy` |
-//! | `certificate_expiring` | warn | daily from 60 days before its end, hourly in the last day | `file`, `fingerprint`, `not_after`, `days_left`, `remedy` (says where no successor is loaded) |
-//! | `load_failed`, `reload_failed` | error | a file is faulty, at start or later; said once | `file`, `line`, `problem`, `remedy` |
-//! | `trust_file_warning` | warn | a file is odd, or everybody can read the server's key; said once | `file`, `line`, `problem`, `remedy` |
-//! | `fault_mended` | info | a fault is gone | `file`, `line`, `problem` |
-//! | `reload_ended` | error | what reads the files has ended by a fault of its own: nothing is taken up any more | `error`, `remedy` |
-//! | `watch_unavailable` | warn | the file system tells of no change; it is polled | `error`, `poll_interval`, `remedy` |
-//! | `reloaded` | info | what SIGHUP asked for is done | `generation` |
-//! | `chain_ended` | info | a chain that was let in has ended, and its sessions with it | `generation`, `connections_ended` |
-//! | `client_rejected` | warn | a client was refused: up to ten a second, and the first of each reason | `reason` (a [`Reason`](crate::Reason)), `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest` (the trusted certificate that is nearest: the same one, removed when, same key, same serial), `detail`, `remedy` |
-//! | `refusals_summed` | warn | once a second in a flood: those that were not said one by one | `count`, `reasons` |
-//! | `connection_closed` | info | a connection that was let in has ended | `peer`, `certificate`, `reason` (`done`, `failed`, `large_head`, `flooding`, `idle`, `slow_head`, `slow_reader`, `aged`, `stopped`, `certificate_removed`, `certificate_expired`), `requests`, `duration` |
-//! | `request` | info | a request was answered; target `portcullis::access`, `--access-log off` leaves it out | `method`, `path` (without the query), `status`, `bytes`, `duration`, `certificate`, `peer`, `api_id`, `trace_id`, `cut_off` (the answer did not reach its end) |
+//! | `server_certificate_changed` | info | the server certificate was renewed | `generation`, `fingerprint`, `not_after` |
+//! | `certificate_begun` | info | a trusted one became valid | `generation`, `certificates` |
+//! | `certificate_ended` | warn | a trusted one expired | `generation`, `certificates`, `connections_ended`, `remedy` |
+//! | `trusts_nobody` | error | no client can be accepted any more | `generation`, `remedy` |
+//! | `certificate_expiring` | warn | daily from 60 days before its end, hourly in the last day | `file`, `fingerprint`, `not_after`, `days_left`, `remedy` (the next step, as in `/status`) |
+//! | `load_failed`, `reload_failed` | error | a file has an error, at start or later; logged once | `file`, `line`, `problem`, `remedy` |
+//! | `trust_file_warning` | warn | a file has a warning, or others can read the server key; logged once | `file`, `line`, `problem`, `remedy` |
+//! | `fault_mended` | info | an error is fixed | `file`, `line`, `problem` |
+//! | `reload_ended` | error | the task that reads the files has ended: no change is applied any more | `error`, `remedy` |
+//! | `watch_unavailable` | warn | the file system reports no changes; files are polled | `error`, `poll_interval`, `remedy` |
+//! | `reloaded` | info | the reload that SIGHUP requested is done | `generation` |
+//! | `chain_ended` | info | an accepted chain expired, and its sessions with it | `generation`, `connections_ended` |
+//! | `client_rejected` | warn | a client was rejected: up to ten a second, and the first of each reason | `reason` (a [`Reason`](crate::Reason)), `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest` (the nearest trusted certificate: the same one and when it was removed, same key, same serial), `detail`, `remedy` |
+//! | `refusals_summed` | warn | once a second in a flood: the rejections that were not logged one by one | `count`, `reasons` |
+//! | `connection_closed` | info | a connection of an accepted client closed | `peer`, `certificate`, `reason` (`done`, `failed`, `large_head`, `flooding`, `idle`, `slow_head`, `slow_reader`, `aged`, `stopped`, `certificate_removed`, `certificate_expired`), `requests`, `duration` |
+//! | `request` | info | a request got its response; target `portcullis::access`, `--access-log off` leaves it out | `method`, `path` (without the query), `status`, `bytes`, `duration`, `certificate`, `peer`, `api_id`, `trace_id`, `cut_off` (the response did not reach its end) |
 //! | `service_panicked` | error | the application panicked; the client got `500` | `panic` |
 //! | `accept_failed` | warn | the machine has no room for a connection | `error`, `remedy` |
 //! | `open_files_not_raised` | warn | the limit on open files stays as it is | `error`, `remedy` |
-//! | `request_refused` | info | a request got an answer of `4xx` before the application heard of it | `reason`, `status`, `request_id`, and what is known of it: `error`, `method`, `trace_id`, `api_id`, `fingerprint` |
-//! | `upstream_failed` | warn | the application did not answer a request, or not as it must | `reason`, `status`, `error`, `request_id`, `method`, `trace_id` |
-//! | `sandboxed` | info | the process has given up all rights but these | `read`, `connect`, `resolves`, `is_whole` (whether the kernel knows all that was asked of it) |
-//! | `not_sandboxed` | warn, info for `--no-sandbox` | it has given up none | `why`, `remedy` |
+//! | `request_refused` | info | a request got a `4xx` response before it reached the application | `reason`, `status`, `request_id`, and as far as known: `error`, `method`, `trace_id`, `api_id`, `fingerprint` |
+//! | `upstream_failed` | warn | the application did not respond, or not correctly | `reason`, `status`, `error`, `request_id`, `method`, `trace_id` |
+//! | `sandboxed` | info | the process has given up all rights except these | `read`, `connect`, `resolves`, `is_whole` (whether the kernel enforces every one) |
+//! | `not_sandboxed` | warn, info for `--no-sandbox` | it has given up no right | `why`, `remedy` |
 //! | `core_dumps_possible` | warn | a core dump would hold the memory, with the keys in it | `error`, `remedy` |
-//! | `notify_failed` | warn | the service manager could not be told how far the server is | `error`, `remedy` |
+//! | `notify_failed` | warn | the service manager could not be notified | `error`, `remedy` |
 //! | `status_failed` | error | `/status` could not be written | `error` |
 //! | `draining` | info | a stop begins | `connections`, `shutdown_delay`, `drain_timeout` |
-//! | `still_running` | warn | connections outlive the stop | `connections` |
+//! | `still_running` | warn | connections outlived the stop | `connections` |
 //! | `stopped` | info | the last line | `connections_cut` |
-//! | `log_lines_lost` | warn | nobody read the log fast enough | `lines` |
+//! | `log_lines_lost` | warn | the log pipe was full | `lines` |
 //! | `cannot_start` | error | it ends, with exit code 1 or 2 | `error`, `remedy` |
 //!
 //! # Metrics
 //!
-//! Each one's `HELP` line says what it counts. Those of the server as a whole are
+//! Each metric's `HELP` line tells what it counts. Those of the server as a whole are
 //! `portcullis_handshakes_total{result}` (`accepted`, or a [`Reason`](crate::Reason)),
 //! `portcullis_handshake_duration_seconds`, `portcullis_connections`,
 //! `portcullis_requests_total{status}`, `portcullis_request_duration_seconds`,
@@ -65,10 +65,11 @@
 //! `portcullis_server_certificate_expiration_timestamp_seconds`, `portcullis_trust_generation`,
 //! `portcullis_reload_last_successful`, `portcullis_reload_last_success_timestamp_seconds`,
 //! `portcullis_reloads_total{result}` (`success`, `failure`) and `portcullis_trust_files_failed`.
-//! `portcullis_tasks` is the binary's own, of its runtime; the library keeps the others current
-//! through the [`metrics`](::metrics) facade, whatever recorder there is.
+//! The library keeps them current through the [`metrics`](::metrics) facade, whatever recorder there
+//! is. The binary adds `portcullis_build_info{version,features}`, `portcullis_tasks` (of its runtime)
+//! and the usual `process_*`.
 //!
-//! Whoever comes to a bound is counted:
+//! Each bound that is reached is counted:
 //!
 //! | bound | series |
 //! |---|---|
@@ -82,10 +83,10 @@
 //! | `--head-timeout` | `portcullis_connections_ended_total{reason="slow_head"}` |
 //! | `--write-timeout` | `portcullis_connections_ended_total{reason="slow_reader"}` |
 //! | `--max-connection-age` | `portcullis_connections_ended_total{reason="aged"}` |
-//! | `--max-head-size` | `portcullis_connections_ended_total{reason="large_head"}`; in HTTP/2 the answer is `431` and is not heard of here |
+//! | `--max-head-size` | `portcullis_connections_ended_total{reason="large_head"}`; in HTTP/2 the response is `431`, from the HTTP/2 library |
 //! | `--max-headers` | `portcullis_connections_ended_total{reason="large_head"}`; in HTTP/2 `portcullis_requests_total{status="431"}` |
 //! | `--max-resets`, `--max-stream-errors` | `portcullis_connections_ended_total{reason="flooding"}` |
-//! | `--max-streams` | `portcullis_streams_exhausted_total`: what is asked beyond is refused, and counts against `--max-stream-errors` |
+//! | `--max-streams` | `portcullis_streams_exhausted_total`: a stream above it is refused, and counts against `--max-stream-errors` |
 //! | `--drain-timeout` | `portcullis_connections_cut_total` |
 //! | `--body-timeout` | `portcullis_requests_total{status="408"}` |
 //! | `--max-body` | `portcullis_requests_total{status="413"}`, `portcullis_proxy_failures_total{reason="body_too_large"}` |
@@ -101,8 +102,9 @@
 //!
 //! Those of each trusted certificate, by `fingerprint` and `file`, are
 //! `portcullis_client_certificate_expiration_timestamp_seconds`, and after the same prefix
-//! `_handshakes_total`, `_requests_total`, `_connections` and `_last_seen_timestamp_seconds`. They
-//! are told to a recorder by [`Handle::report_certificates`](crate::Handle::report_certificates),
+//! `_handshakes_total`, `_requests_total`, `_connections`, `_last_seen_timestamp_seconds` and
+//! `_urgency` (0 none, 1 soon, 2 now; `portcullis_server_certificate_urgency` is the server's). They
+//! are reported to a recorder by [`Handle::report_certificates`](crate::Handle::report_certificates),
 //! because they have to go when their certificate does, and the facade knows no removal.
 //!
 //! No label has a value that a client can choose: there are as many series as reasons, status
