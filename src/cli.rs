@@ -1,91 +1,84 @@
-//! The command line: flags and environment → what is to be run.
+//! The command line: flags and environment → the command to run → its exit code.
 
+mod allocator;
 mod check;
+mod environment;
 mod explain;
 #[cfg(feature = "aws")]
 mod fetch;
+mod flags;
 mod inspect;
-pub mod sandbox;
-pub mod systemd;
+mod log_filter;
+mod manual;
+mod sandbox;
+mod serve;
+mod signals;
+mod systemd;
 mod upstream;
+mod values;
 #[cfg(not(feature = "aws"))]
 mod without_aws;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
 
-use clap::builder::Resettable;
-use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::filter::Targets;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::cli::sandbox::Access;
-use crate::{Cidr, Config, Problem, Severity};
-
-pub use check::Check;
-pub use explain::Explain;
+use crate::log::{Lines, LogGuard, LogLayer, LogWriter};
+use crate::{Problem, Severity};
+use check::Check;
+use explain::Explain;
 #[cfg(feature = "aws")]
-pub use fetch::Fetch;
-pub use inspect::Inspect;
-pub use upstream::ServiceArgs;
+use fetch::Fetch;
+use flags::{LogFlags, LogFormat, Serve, Switch};
+use inspect::Inspect;
+use manual::{Completions, Manual};
 #[cfg(not(feature = "aws"))]
-pub use without_aws::WithoutAws as Fetch;
+use without_aws::WithoutAws as Fetch;
 
-/// An HTTPS server that lets in Amazon API Gateway, and nobody else.
+/// Exit code of a failure while running.
+const FAILED: u8 = 1;
+/// Exit code of wrong usage, and of files that do not load.
+const UNUSABLE: u8 = 2;
+
+/// An HTTPS server that accepts Amazon API Gateway's client certificates only.
 #[derive(Debug, Parser)]
 #[command(
     name = "portcullis",
     version,
+    max_term_width = 80,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 after a clean stop, 1 a failure while running, 2 usage or files \
-                  that do not load.\nSignals: SIGTERM and SIGINT stop it, a second one at once; \
-                  SIGHUP has every file read again."
+    after_help = "Exit codes: 0 success, 1 failure while running, 2 wrong usage or files that do \
+                  not load.\nSignals: SIGTERM and SIGINT stop it, a second one at once; SIGHUP \
+                  reloads every file."
 )]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
-    /// What to do.
-    pub command: Command,
+    command: Command,
 }
 
-impl Cli {
-    /// Reads the command line and the environment; says what is wrong with them, and exits.
-    /// A variable that is empty is as good as none.
-    pub fn read() -> Self {
-        let is_empty = |arg: &Arg| {
-            let variable = arg.get_env().and_then(std::env::var_os);
-            variable.is_some_and(|value| value.is_empty())
-        };
-        let without_empty = |command: clap::Command| {
-            command.mut_args(|arg| match is_empty(&arg) {
-                true => arg.env(Resettable::Reset),
-                false => arg,
-            })
-        };
-        let matches = Self::command().mut_subcommands(without_empty).get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
-    }
-}
-
-/// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Serve HTTPS to those who are let in
+enum Command {
+    /// Serve HTTPS to trusted clients only
     ///
-    /// Every flag has an environment variable, and counts where both are given. Where a flag may
-    /// be repeated, several values may also be separated by commas.
-    Serve(Serve),
-    /// Say all that is wrong with what `serve` would be given, and open no socket
+    /// Each flag has an environment variable, shown by --help; the flag counts where both are given.
+    /// A repeatable flag also takes several values separated by commas.
+    Serve(Box<Serve>),
+    /// Check certificates, keys and flags without listening
     ///
-    /// Exits 0 if nothing is, warnings aside, and 2 otherwise. What API Gateway will make of the
-    /// server's own certificate is told in warnings.
-    Check(Check),
-    /// Say what is in certificate files: subjects, serial numbers, fingerprints, dates, faults
+    /// Takes the flags of serve. Exits 0 if a server would start without errors, and 2 otherwise, or
+    /// with --strict on warnings too.
+    Check(Box<Check>),
+    /// Show what certificate files contain
     ///
-    /// Exits 0 if all of it can be used, and 2 otherwise.
+    /// Shows subjects, serial numbers, fingerprints, validity periods and problems. Exits 0 if
+    /// every file loads, and 2 otherwise.
     Inspect(Inspect),
-    /// Say whether a client with this certificate would be let in, and if not, why
+    /// Show whether a client certificate is accepted, and why not
     ///
-    /// Exits 0 whichever it is, and 2 if a file does not load.
+    /// Exits 0 if it is accepted, 1 if it is not, and 2 if a file does not load.
     Explain(Explain),
     /// Keep a directory of trusted client certificates current from an AWS account
     ///
@@ -103,380 +96,143 @@ pub enum Command {
     /// Exits 0 when the directory is current, 1 with what failed, 2 on usage. With --every it runs
     /// until SIGTERM or SIGINT, and exits 0.
     Fetch(Fetch),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Print the manual page, or write one for each command
+    Man(Manual),
 }
 
-/// What a command that looks at files comes to.
+/// Runs the command that the arguments of the process name.
+pub fn main() -> ExitCode {
+    if sandbox::run_as_probe() {
+        return ExitCode::SUCCESS;
+    }
+    // A thread that cannot be started panics deep in a library: a failure like any other.
+    std::panic::catch_unwind(|| run(std::env::args_os().collect()))
+        .unwrap_or(ExitCode::from(FAILED))
+}
+
+fn run(args: Vec<std::ffi::OsString>) -> ExitCode {
+    let command = command(args.iter().any(|arg| arg == "--help"));
+    let parsed = environment::parse(command.clone(), &args)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .and_then(|cli| cli.command.validate().map(|()| cli.command));
+    let parsed = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
+    };
+    let unknown = environment::unknown_variables(&command);
+    match parsed {
+        Command::Serve(serve) => serve.run(&unknown),
+        Command::Check(check) => print(|out| check.run(&unknown, out)),
+        Command::Inspect(inspect) => print(|out| inspect.run(out)),
+        Command::Explain(explain) => print(|out| explain.run(out)),
+        #[cfg(feature = "aws")]
+        Command::Fetch(fetch) => run_aws(&fetch.log, &unknown, || fetch.run()),
+        #[cfg(not(feature = "aws"))]
+        Command::Fetch(fetch) => fetch.run("fetch"),
+        Command::Completions(shell) => print(|out| {
+            shell.run(command, out);
+            Ok(Outcome::Success)
+        }),
+        Command::Man(manual) => print(|out| manual.run(command, out).map(|()| Outcome::Success)),
+    }
+}
+
+/// The variables take a line each, for which the short help has no room.
+fn command(is_long_help: bool) -> clap::Command {
+    let hide = |command: clap::Command| {
+        command.mut_args(|arg| arg.hide_env(!is_long_help).hide_env_values(true))
+    };
+    Cli::command().mut_subcommands(hide)
+}
+
+impl Command {
+    /// Checks what the flags say together.
+    fn validate(&self) -> Result<(), clap::Error> {
+        match self {
+            Self::Serve(serve) => serve.validate(),
+            Self::Check(check) => check.serve.validate(),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How a command that reads files ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All of it can be used.
-    Good,
-    /// Something does not load.
-    Faulty,
+enum Outcome {
+    Success,
+    /// The certificate is not accepted.
+    NotAccepted,
+    /// A file does not load.
+    Unusable,
 }
 
 impl Outcome {
     fn of(problems: &[Problem]) -> Self {
         match problems.iter().any(|problem| problem.severity == Severity::Error) {
-            true => Self::Faulty,
-            false => Self::Good,
+            true => Self::Unusable,
+            false => Self::Success,
         }
     }
 }
 
-/// What a server is made from. Every flag has an environment variable; the flag counts where both
-/// are given, and several values are separated by commas where a flag may be repeated.
-#[derive(Args, Debug)]
-pub struct Serve {
-    /// Where to listen; port 0 lets the system choose. Repeatable. By default at `[::]:8443`, for
-    /// both families, or at `0.0.0.0:8443` where there is no IPv6; or else at the sockets that systemd
-    /// passes
-    #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_LISTEN", value_delimiter = ',')]
-    pub listen: Vec<SocketAddr>,
-
-    /// The server's certificate: PEM, the full chain, its own first
-    #[arg(long, value_name = "FILE", env = "PORTCULLIS_CERT")]
-    pub cert: PathBuf,
-
-    /// Its private key: PEM; PKCS#8, PKCS#1 or SEC1, not encrypted
-    #[arg(long, value_name = "FILE", env = "PORTCULLIS_KEY")]
-    pub key: PathBuf,
-
-    /// Client certificates to let in: a PEM file, or a directory of *.pem, *.crt and *.cer files.
-    /// Repeatable
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "PORTCULLIS_TRUST",
-        value_delimiter = ',',
-        required_unless_present = "trust_ca"
-    )]
-    pub trust: Vec<PathBuf>,
-
-    /// CA certificates: whoever presents a chain to one of them is let in. A PEM file or a
-    /// directory, as --trust. Repeatable
-    #[arg(long, value_name = "PATH", env = "PORTCULLIS_TRUST_CA", value_delimiter = ',')]
-    pub trust_ca: Vec<PathBuf>,
-
-    /// Each connection comes from a load balancer and begins with a PROXY protocol v2 header; the
-    /// address in it is the client's
-    #[arg(long, env = "PORTCULLIS_PROXY_PROTOCOL")]
-    pub proxy_protocol: bool,
-
-    /// The load balancer's addresses; connections from elsewhere are refused. Repeatable. By
-    /// default the private, link-local and loopback ones
-    #[arg(
-        long,
-        value_name = "CIDR",
-        env = "PORTCULLIS_PROXY_PROTOCOL_FROM",
-        value_delimiter = ',',
-        requires = "proxy_protocol"
-    )]
-    pub proxy_protocol_from: Vec<Cidr>,
-
-    /// How often the files are looked at where the file system tells of no change
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_POLL_INTERVAL",
-          default_value = "5s", value_parser = positive)]
-    pub poll_interval: Duration,
-
-    /// How long a handshake may take
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_HANDSHAKE_TIMEOUT",
-          default_value = "10s", value_parser = positive)]
-    pub handshake_timeout: Duration,
-
-    /// How long a connection may go without a request; API Gateway and a network load balancer
-    /// keep them for long
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_IDLE_TIMEOUT",
-          default_value = "400s", value_parser = positive)]
-    pub idle_timeout: Duration,
-
-    /// How long a request's head may take, from its first octet on, or from the handshake on for
-    /// the first one of a connection
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_HEAD_TIMEOUT",
-          default_value = "30s", value_parser = positive)]
-    pub head_timeout: Duration,
-
-    /// How long nothing may come of a request's body; 408 past it
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_BODY_TIMEOUT",
-          default_value = "30s", value_parser = positive)]
-    pub body_timeout: Duration,
-
-    /// How long a client may take nothing of an answer
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_WRITE_TIMEOUT",
-          default_value = "60s", value_parser = positive)]
-    pub write_timeout: Duration,
-
-    /// How long a connection may live before it finishes what is in flight and ends. By default as
-    /// long as its certificate
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_MAX_CONNECTION_AGE",
-          value_parser = positive)]
-    pub max_connection_age: Option<Duration>,
-
-    /// How many connections may be let in at once
-    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_CONNECTIONS", default_value = "10000",
-          value_parser = at_least_one)]
-    pub max_connections: usize,
-
-    /// How many connections may be in their handshake at once: for one more, the oldest is put out
-    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_HANDSHAKES", default_value = "4096",
-          value_parser = at_least_one)]
-    pub max_handshakes: usize,
-
-    /// How many handshakes are computed before requests have their turn again; the others wait. By
-    /// default 4 for each core
-    #[arg(long, value_name = "N", env = "PORTCULLIS_HANDSHAKES_AT_ONCE",
-          value_parser = at_least_one)]
-    pub handshakes_at_once: Option<usize>,
-
-    /// How large the head of a request may be; 431 past it
-    #[arg(long, value_name = "SIZE", env = "PORTCULLIS_MAX_HEAD_SIZE",
-          default_value = "32KiB", value_parser = size)]
-    pub max_head_size: u64,
-
-    /// How many header lines a request may have; 431 past it
-    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_HEADERS", default_value = "100",
-          value_parser = at_least_one)]
-    pub max_headers: usize,
-
-    /// How many requests of one HTTP/2 connection may be in flight at once
-    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_STREAMS", default_value = "100",
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_streams: u32,
-
-    /// How many requests of one HTTP/2 connection its client may take back before they have been
-    /// looked at; for one more the connection is ended
-    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_RESETS", default_value = "100",
-          value_parser = at_least_one)]
-    pub max_resets: usize,
-
-    /// How many requests of one HTTP/2 connection may break the protocol, over its whole life; for
-    /// one more the connection is ended
-    #[arg(long, value_name = "N", env = "PORTCULLIS_MAX_STREAM_ERRORS", default_value = "1024",
-          value_parser = at_least_one)]
-    pub max_stream_errors: usize,
-
-    /// How long connections are still accepted after SIGTERM, each answer with `Connection:
-    /// close`, so that a load balancer can turn away
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_SHUTDOWN_DELAY",
-          default_value = "0s", value_parser = duration)]
-    pub shutdown_delay: Duration,
-
-    /// How long requests in flight may take to finish, after that delay or when their certificate
-    /// is taken away
-    #[arg(long, value_name = "DURATION", env = "PORTCULLIS_DRAIN_TIMEOUT",
-          default_value = "30s", value_parser = duration)]
-    pub drain_timeout: Duration,
-
-    /// Where to answer the operator: /livez, /readyz, /metrics, /status and a page of it. Plain
-    /// HTTP, for this machine or the pod's network only; port 0 lets the system choose
-    #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_ADMIN")]
-    pub admin: Option<SocketAddr>,
-
-    /// Keep the right to read other files and to connect elsewhere than these flags say
-    #[arg(long, env = "PORTCULLIS_NO_SANDBOX")]
-    pub no_sandbox: bool,
-
-    /// What answers.
-    #[command(flatten)]
-    pub answer: ServiceArgs,
-
-    /// How the log is written, to standard error
-    #[arg(long, value_name = "FORMAT", env = "PORTCULLIS_LOG_FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-
-    /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs, separated
-    /// by commas
-    #[arg(long, value_name = "FILTER", env = "PORTCULLIS_LOG", default_value = "info")]
-    pub log: Targets,
-
-    /// Whether each request is logged, at level info and target portcullis::access
-    #[arg(long, value_name = "SWITCH", env = "PORTCULLIS_ACCESS_LOG", default_value = "on")]
-    pub access_log: Switch,
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Switch {
-    /// It is done.
-    On,
-    /// It is not.
-    Off,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// A line for people.
-    Text,
-    /// A JSON object a line.
-    Json,
-}
-
-impl Serve {
-    /// The server that these flags describe.
-    pub fn config(&self) -> Config {
-        let mut config = Config::new(&self.cert, &self.key)
-            .poll_interval(self.poll_interval)
-            .handshake_timeout(self.handshake_timeout)
-            .idle_timeout(self.idle_timeout)
-            .head_timeout(self.head_timeout)
-            .write_timeout(self.write_timeout)
-            .max_connections(self.max_connections)
-            .max_handshakes(self.max_handshakes)
-            .max_head_size(usize::try_from(self.max_head_size).unwrap_or(usize::MAX))
-            .max_headers(self.max_headers)
-            .max_streams(self.max_streams)
-            .max_resets(self.max_resets)
-            .max_stream_errors(self.max_stream_errors)
-            .shutdown_delay(self.shutdown_delay)
-            .drain_timeout(self.drain_timeout);
-        if let Some(limit) = self.max_connection_age {
-            config = config.max_connection_age(limit);
-        }
-        if let Some(most) = self.handshakes_at_once {
-            config = config.handshakes_at_once(most);
-        }
-        if self.proxy_protocol {
-            config = match self.proxy_protocol_from.as_slice() {
-                [] => config.proxy_protocol(Cidr::PRIVATE),
-                from => config.proxy_protocol(from.iter().copied()),
-            };
-        }
-        for address in &self.listen {
-            config = config.listen(*address);
-        }
-        for path in &self.trust {
-            config = config.trust(path);
-        }
-        for path in &self.trust_ca {
-            config = config.trust_ca(path);
-        }
-        config
-    }
-}
-
-impl Serve {
-    /// What the process needs once it runs.
-    pub fn access(&self) -> Access {
-        let own = [&self.cert, &self.key];
-        let read = own.into_iter().chain(&self.trust).chain(&self.trust_ca).cloned().collect();
-        match &self.answer.upstream {
-            Some(upstream) => {
-                let connect = upstream.port().into_iter().collect();
-                Access { read, connect, resolves: upstream.is_name() }
-            }
-            None => Access { read, ..Access::default() },
+/// Runs a command and prints its output. A reader that has gone does not change the outcome.
+fn print(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Outcome>) -> ExitCode {
+    let mut out = Vec::new();
+    let outcome = run(&mut out);
+    let _ = io::stdout().write_all(&out);
+    match outcome {
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::NotAccepted) => ExitCode::from(FAILED),
+        Ok(Outcome::Unusable) => ExitCode::from(UNUSABLE),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::from(FAILED)
         }
     }
 }
 
-/// Says in the log what is wrong with a file that a server would not start on.
-pub fn say(problem: &Problem) {
-    crate::reload::log_problem(problem, true);
-}
-
-/// The longest time that is taken: what is added to the clock must not overflow it.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration <= LONGEST => Ok(duration),
-        Ok(_) => Err("longer than a year".to_owned()),
-        Err(error) => Err(format!("{error}; write it as 400s, 5m or 500ms")),
+/// Runs a command of the AWS side: it has time, so one thread is enough.
+#[cfg(feature = "aws")]
+fn run_aws<F: Future<Output = ExitCode>>(
+    log: &LogFlags,
+    unknown: &[environment::UnknownVariable],
+    command: impl FnOnce() -> F,
+) -> ExitCode {
+    let Ok((_log, _guard)) = start_log(log, Switch::Off) else { return ExitCode::from(FAILED) };
+    unknown.iter().for_each(environment::UnknownVariable::log);
+    allocator::start_background_thread();
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(command());
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            tracing::error!(%error, remedy = "raise the limit on open files", "cannot_start");
+            ExitCode::from(FAILED)
+        }
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("it must be a number, 1 or more".to_owned()),
-        Ok(number) => Ok(number),
-    }
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("it must be longer than nothing".to_owned()),
-        duration => Ok(duration),
-    }
-}
-
-/// What a size may be counted in.
-const UNITS: [(&str, u64); 8] = [
-    ("", 1),
-    ("B", 1),
-    ("kB", 1000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-];
-
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
-    let unit = text.strip_prefix(digits).unwrap_or_default().trim();
-    let bytes = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
-    let number = digits.parse::<u64>().ok();
-    let size = number.zip(bytes).and_then(|(number, (_, bytes))| number.checked_mul(*bytes));
-    size.ok_or_else(|| "write it as 500kB, 10MiB or 2GiB".to_owned())
+fn start_log(flags: &LogFlags, access_log: Switch) -> io::Result<(LogWriter, LogGuard)> {
+    let filter = match access_log {
+        Switch::On => flags.log.clone(),
+        Switch::Off => flags.log.clone().without_access_log(),
+    };
+    let (writer, guard) = LogWriter::start(io::stderr()).inspect_err(|error| {
+        // Standard error may be what fails.
+        let _ = writeln!(io::stderr(), "error: the log cannot be started: {error}");
+    })?;
+    let lines = match flags.log_format {
+        LogFormat::Text => Lines::Text { colours: io::stderr().is_terminal() },
+        LogFormat::Json => Lines::Json,
+    };
+    let layer = LogLayer::new(lines, writer.clone());
+    tracing_subscriber::registry().with(filter.0).with(layer).init();
+    Ok((writer, guard))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_flags_are_well_formed_and_each_has_its_variable() {
-        let mut command = Cli::command();
-        command.build();
-        command.clone().debug_assert();
-        let runs = |command: &&clap::Command| matches!(command.get_name(), "serve" | "check");
-        for subcommand in command.get_subcommands().filter(runs) {
-            for flag in subcommand.get_arguments().filter(|flag| flag.get_id() != "help") {
-                let name = flag.get_long().unwrap_or_default();
-                let variable = format!("PORTCULLIS_{}", name.replace('-', "_").to_uppercase());
-                assert_eq!(flag.get_env(), Some(variable.as_ref()), "--{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn each_flag_has_a_line_in_the_readme() {
-        let readme = include_str!("../README.md");
-        let named = |line: &&str| line.starts_with("| `--");
-        let lines: Vec<_> = readme.lines().filter(named).collect();
-        let mut command = Cli::command();
-        command.build();
-        let serve = command.find_subcommand("serve").unwrap();
-        for flag in serve.get_arguments().filter_map(Arg::get_long).filter(|flag| *flag != "help") {
-            let is_its = |line: &&&str| {
-                let names = line.split('|').nth(1).unwrap_or_default().split('`');
-                names
-                    .skip(1)
-                    .step_by(2)
-                    .any(|name| name.split(' ').next() == Some(&format!("--{flag}")))
-            };
-            assert_eq!(lines.iter().filter(is_its).count(), 1, "--{flag}");
-        }
-    }
-
-    #[test]
-    fn a_size_is_a_number_and_perhaps_a_unit() {
-        assert_eq!(size("10MiB"), Ok(10 << 20));
-        assert_eq!(size("2 GiB"), Ok(2 << 30));
-        assert_eq!(size("500kB"), Ok(500_000));
-        assert_eq!(size("0"), Ok(0));
-        for wrong in ["", "MiB", "1TiBs", "-1", "1.5MiB", "99999999999999GiB"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_duration_has_a_unit_and_is_not_endless() {
-        assert_eq!(duration("400s"), Ok(Duration::from_secs(400)));
-        assert_eq!(duration("0s"), Ok(Duration::ZERO));
-        assert!(duration("5").is_err());
-        assert!(duration("2years").is_err());
-        assert!(positive("0s").is_err());
-        assert!(positive("1ms").is_ok());
-    }
-}
+mod tests;

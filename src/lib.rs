@@ -124,11 +124,11 @@ pub mod admin;
 #[cfg(feature = "aws")]
 mod aws;
 #[cfg(feature = "cli")]
-pub mod cli;
+mod cli;
 mod clock;
 mod error;
 #[cfg(feature = "cli")]
-pub mod log;
+mod log;
 #[cfg(feature = "parts")]
 #[doc(hidden)]
 pub mod parts;
@@ -151,3 +151,8 @@ pub use trust::{
     ApiUsage, Assessment, ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, State,
     Urgency, Usage,
 };
+
+/// The binary, for `main.rs`; no part of the API.
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use cli::main as run_command_line;

@@ -1,44 +1,72 @@
-//! `portcullis check`: all that is wrong with what `serve` would be given.
+//! `portcullis check`: the problems that `serve` would have with the same flags.
 
 use std::io::{self, Write};
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use rustls::pki_types::ServerName;
 
-use crate::cli::inspect::say;
-use crate::cli::{Outcome, Serve};
+use super::environment::UnknownVariable;
+use super::flags::Serve;
+use super::inspect::write_problems;
+use super::{Outcome, Severity};
 
 /// What to check.
 #[derive(Args, Debug)]
-pub struct Check {
+pub(super) struct Check {
+    /// The flags that `serve` would get.
     #[command(flatten)]
-    /// What `serve` would be given.
-    pub serve: Serve,
+    pub(super) serve: Serve,
 
-    /// A name by which API Gateway will call the server, as in the endpoint's URL. Repeatable
-    #[arg(long, value_name = "NAME", env = "PORTCULLIS_NAME", value_delimiter = ',',
-          value_parser = server_name)]
-    pub name: Vec<ServerName<'static>>,
+    /// Name under which API Gateway calls the server
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "PORTCULLIS_NAME",
+        value_delimiter = ',',
+        value_parser = server_name,
+        help_heading = "Server certificate",
+        long_help = "Name under which API Gateway calls the server, as in the endpoint's URL. \
+                     Repeatable"
+    )]
+    pub(super) name: Vec<ServerName<'static>>,
+
+    /// Exit 2 on warnings too
+    #[arg(long, env = "PORTCULLIS_STRICT", value_parser = BoolishValueParser::new())]
+    pub(super) strict: bool,
 }
 
 impl Check {
-    /// Writes what is wrong and what is odd.
+    /// Writes the problems, and whether a server would start.
     ///
     /// # Errors
     /// `out` does not take it.
-    pub fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
+    pub(super) fn run(
+        &self,
+        unknown: &[UnknownVariable],
+        out: &mut impl Write,
+    ) -> io::Result<Outcome> {
         let check = self.serve.config().check_for(&self.name);
-        say(out, &check.problems)?;
+        write_problems(out, &check.problems)?;
+        for variable in unknown {
+            writeln!(out, "warning: {variable}")?;
+        }
         if let Some(reason) = &check.not_startable {
             writeln!(out, "error: {reason}")?;
         } else {
             writeln!(out, "probe: a handshake without a client certificate is refused")?;
         }
         if !check.is_good() {
-            return Ok(Outcome::Faulty);
+            return Ok(Outcome::Unusable);
+        }
+        let warnings = check.problems.iter().filter(|found| found.severity == Severity::Warning);
+        let warnings = warnings.count() + unknown.len();
+        if self.strict && warnings > 0 {
+            writeln!(out, "error: {warnings} warnings count as errors (--strict)")?;
+            return Ok(Outcome::Unusable);
         }
         writeln!(out, "ok")?;
-        Ok(Outcome::Good)
+        Ok(Outcome::Success)
     }
 }
 

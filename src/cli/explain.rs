@@ -1,4 +1,4 @@
-//! `portcullis explain`: would this certificate be let in, and if not, why?
+//! `portcullis explain`: whether a client certificate is accepted, and why not.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,40 +7,52 @@ use std::time::SystemTime;
 use clap::Args;
 use rustls::crypto::aws_lc_rs::default_provider;
 
-use crate::cli::Outcome;
-use crate::cli::inspect::say;
+use super::Outcome;
+use super::inspect::write_problems;
+use super::values::path;
 use crate::reload::{read_chain, read_trust};
 use crate::trust::{Presented, TrustStore, rfc3339, unix_time};
 use crate::{Nearest, Role};
 
 /// What to explain.
 #[derive(Args, Debug)]
-pub struct Explain {
-    /// Client certificates that are let in, as for `serve`
+pub(super) struct Explain {
+    /// Client certificates to accept, as for serve
     #[arg(
         long,
         value_name = "PATH",
         env = "PORTCULLIS_TRUST",
         value_delimiter = ',',
-        required_unless_present = "trust_ca"
+        required_unless_present = "trust_ca",
+        value_parser = path()
     )]
-    pub trust: Vec<PathBuf>,
+    trust: Vec<PathBuf>,
 
-    /// CA certificates, as for `serve`
-    #[arg(long, value_name = "PATH", env = "PORTCULLIS_TRUST_CA", value_delimiter = ',')]
-    pub trust_ca: Vec<PathBuf>,
+    /// CA certificates to accept, as for serve
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "PORTCULLIS_TRUST_CA",
+        value_delimiter = ',',
+        value_parser = path()
+    )]
+    trust_ca: Vec<PathBuf>,
 
-    /// What the client presents: a PEM file with its certificate, its intermediates after it
-    #[arg(value_name = "CERT")]
-    pub certificate: PathBuf,
+    /// PEM file that the client presents
+    #[arg(
+        value_name = "CERT",
+        value_parser = path(),
+        long_help = "PEM file that the client presents: its certificate, then its intermediate ones"
+    )]
+    certificate: PathBuf,
 }
 
 impl Explain {
-    /// Writes whether the certificate would be let in now, and why not.
+    /// Writes whether the certificate is accepted now, and why not.
     ///
     /// # Errors
     /// `out` does not take it.
-    pub fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
+    pub(super) fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
         let (mut trusted, mut problems) = (Vec::new(), Vec::new());
         let pins = self.trust.iter().map(|path| (Role::Pin, path));
         let anchors = self.trust_ca.iter().map(|path| (Role::Anchor, path));
@@ -56,10 +68,10 @@ impl Explain {
                 Vec::new()
             }
         };
-        let verdict = Outcome::of(&problems);
+        let mut outcome = Outcome::of(&problems);
         let Some((certificate, intermediates)) = chain.split_first() else {
-            say(out, &problems)?;
-            return Ok(verdict);
+            write_problems(out, &problems)?;
+            return Ok(outcome);
         };
         let algorithms = default_provider().signature_verification_algorithms;
         let store = TrustStore::new(None, trusted, algorithms);
@@ -70,16 +82,19 @@ impl Explain {
                 let file = identity.file().display();
                 let until = rfc3339(identity.validity().not_after);
                 match identity.anchor() {
-                    None => writeln!(out, "let in: {name} is trusted by {file}, until {until}")?,
+                    None => writeln!(out, "accepted: {name} is trusted by {file}, until {until}")?,
                     Some(anchor) => writeln!(
                         out,
-                        "let in: {name} leads to the CA {anchor} in {file}, until {until}"
+                        "accepted: {name} leads to the CA {anchor} in {file}, until {until}"
                     )?,
                 }
             }
-            Err(refusal) => {
-                let reason = refusal.reason;
-                writeln!(out, "not let in: {name}: {reason}")?;
+            Err(rejection) => {
+                if outcome == Outcome::Success {
+                    outcome = Outcome::NotAccepted;
+                }
+                let reason = rejection.reason;
+                writeln!(out, "not accepted: {name}: {reason}")?;
                 let nearest = store.nearest(&presented);
                 let nearest = nearest.as_ref().map(Nearest::to_string);
                 let nothing = "none has its key or its serial number".to_owned();
@@ -95,7 +110,7 @@ impl Explain {
             writeln!(out, "serial:      {}", summary.serial)?;
             writeln!(out, "valid:       {from} to {until}")?;
         }
-        say(out, &problems)?;
-        Ok(verdict)
+        write_problems(out, &problems)?;
+        Ok(outcome)
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
-use tracing_subscriber::filter::Targets;
 
-use super::{LogFormat, duration, positive, systemd};
+use super::flags::LogFlags;
+use super::systemd;
+use super::values::{duration, positive};
 use crate::aws::fetch::metrics::{Endpoint, Metrics};
 use crate::aws::fetch::{Directory, Failure, Fetcher, Kind, Selector, daemon};
 use crate::aws::{ControlPlane, ErrorKind};
@@ -68,14 +69,8 @@ pub struct Fetch {
     #[arg(long, value_name = "ADDR:PORT", env = "PORTCULLIS_ADMIN", requires = "every")]
     pub admin: Option<SocketAddr>,
 
-    /// How the log is written, to standard error
-    #[arg(long, value_name = "FORMAT", env = "PORTCULLIS_LOG_FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-
-    /// What is logged: a level (error, warn, info, debug, trace), or target=level pairs, separated
-    /// by commas
-    #[arg(long, value_name = "FILTER", env = "PORTCULLIS_LOG", default_value = "info")]
-    pub log: Targets,
+    #[command(flatten)]
+    pub(super) log: LogFlags,
 }
 
 const FAILED: u8 = 1;

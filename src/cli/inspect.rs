@@ -1,4 +1,4 @@
-//! `portcullis inspect`: what is in these files.
+//! `portcullis inspect`: what certificate files contain.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,22 +7,25 @@ use std::time::SystemTime;
 use clap::Args;
 use serde::Serialize;
 
+use super::Outcome;
+use super::values::path;
 use crate::admin::status::Found;
-use crate::cli::Outcome;
 use crate::reload::read_trust;
-use crate::trust::{Loaded, days_left, rfc3339, system_time};
+use crate::trust::{
+    Loaded, Span, Validity, ValidityState, days_left, rfc3339, system_time, unix_time,
+};
 use crate::{Problem, Role, Severity};
 
-/// What to look at.
+/// What to inspect.
 #[derive(Args, Debug)]
-pub struct Inspect {
+pub(super) struct Inspect {
     /// PEM files, or directories of *.pem, *.crt and *.cer files
-    #[arg(value_name = "PATH", required = true)]
-    pub paths: Vec<PathBuf>,
+    #[arg(value_name = "PATH", required = true, value_parser = path())]
+    paths: Vec<PathBuf>,
 
     /// Write JSON
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
 #[derive(Serialize)]
@@ -42,6 +45,8 @@ struct Row {
     not_before: String,
     not_after: String,
     days_left: i64,
+    #[serde(skip)]
+    validity: String,
 }
 
 impl Row {
@@ -56,11 +61,11 @@ impl Row {
             not_before: rfc3339(summary.validity.not_before),
             not_after: rfc3339(summary.validity.not_after),
             days_left: days_left(system_time(summary.validity.not_after), now),
+            validity: describe(summary.validity, now),
         }
     }
 
     fn columns(&self) -> [String; 8] {
-        let days_left = self.days_left.to_string();
         [
             &self.file,
             &self.subject,
@@ -68,19 +73,29 @@ impl Row {
             &self.key,
             &self.not_before,
             &self.not_after,
-            &days_left,
+            &self.validity,
             &self.fingerprint,
         ]
         .map(String::clone)
     }
 }
 
+fn describe(validity: Validity, now: SystemTime) -> String {
+    match validity.at(unix_time(now)) {
+        ValidityState::Expired(past) => format!("expired {} ago", Span(past)),
+        ValidityState::NotYetValid(_) => {
+            format!("not valid until {}", rfc3339(validity.not_before))
+        }
+        ValidityState::Valid(left) => format!("valid for {}", Span(left)),
+    }
+}
+
 impl Inspect {
-    /// Writes what is in the files; a file with faults is a fault.
+    /// Writes the certificates of the files and their problems.
     ///
     /// # Errors
     /// `out` does not take it.
-    pub fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
+    pub(super) fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
         let now = SystemTime::now();
         let (mut rows, mut problems) = (Vec::new(), Vec::new());
         for path in &self.paths {
@@ -88,22 +103,22 @@ impl Inspect {
             rows.extend(loaded.iter().map(|loaded| Row::new(loaded, now)));
             problems.extend(found);
         }
-        let verdict = Outcome::of(&problems);
+        let outcome = Outcome::of(&problems);
         if self.json {
             let problems = problems.iter().map(Found::new).collect();
             let report = Report { version: 1, certificates: rows, problems };
             serde_json::to_writer_pretty(&mut *out, &report)?;
             writeln!(out)?;
-            return Ok(verdict);
+            return Ok(outcome);
         }
         write_table(out, &rows)?;
-        say(out, &problems)?;
-        Ok(verdict)
+        write_problems(out, &problems)?;
+        Ok(outcome)
     }
 }
 
-/// Writes findings a line each.
-pub(super) fn say(out: &mut impl Write, problems: &[Problem]) -> io::Result<()> {
+/// Writes each problem on a line.
+pub(super) fn write_problems(out: &mut impl Write, problems: &[Problem]) -> io::Result<()> {
     problems.iter().try_for_each(|problem| match problem.severity {
         Severity::Error => writeln!(out, "error: {problem}"),
         Severity::Warning => writeln!(out, "warning: {problem}"),
@@ -114,7 +129,7 @@ fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    let heads = ["FILE", "SUBJECT", "SERIAL", "KEY", "FROM", "UNTIL", "DAYS LEFT", "SHA-256"];
+    let heads = ["FILE", "SUBJECT", "SERIAL", "KEY", "FROM", "UNTIL", "VALIDITY", "SHA-256"];
     let mut table = vec![heads.map(str::to_owned)];
     table.extend(rows.iter().map(Row::columns));
     let mut widths = [0; 8];

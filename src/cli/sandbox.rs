@@ -11,18 +11,18 @@ use tracing::{info, warn};
 
 /// What the process needs from here on.
 #[derive(Clone, Debug, Default)]
-pub struct Access {
+pub(super) struct Access {
     /// Files and directories, to read.
-    pub read: Vec<PathBuf>,
+    pub(super) read: Vec<PathBuf>,
     /// TCP ports, to connect to.
-    pub connect: Vec<u16>,
+    pub(super) connect: Vec<u16>,
     /// Whether names of hosts are looked up.
-    pub resolves: bool,
+    pub(super) resolves: bool,
 }
 
 /// What came of it. It is said later: entering comes before there is a log.
 #[derive(Debug)]
-pub struct Entered {
+pub(super) struct Entered {
     access: Access,
     /// Whether the kernel knows all the limits that were asked for; or why there are none.
     result: Result<bool, NotSandboxed>,
@@ -43,14 +43,14 @@ impl NotSandboxed {
 
 /// Takes from the process everything but this. Only this thread, and those that it starts later,
 /// are held to it: it must be called before there is another.
-pub fn enter(access: Access) -> Entered {
+pub(super) fn enter(access: Access) -> Entered {
     let result = enforce(&access);
     Entered { access, result }
 }
 
 impl Entered {
-    /// Says it in the log.
-    pub fn say(&self) {
+    /// Logs it.
+    pub(super) fn log(&self) {
         let Access { read, connect, resolves } = &self.access;
         match &self.result {
             Ok(is_whole) => info!(?read, ?connect, resolves, is_whole, "sandboxed"),
@@ -63,7 +63,7 @@ impl Entered {
 ///
 /// # Errors
 /// The system refuses.
-pub fn hide_memory() -> std::io::Result<()> {
+pub(super) fn hide_memory() -> std::io::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     // A handler of core dumps gets one whatever the limit says; it gets none of who is hidden.
     #[cfg(target_os = "linux")]
@@ -78,14 +78,14 @@ fn enforce(_: &Access) -> Result<bool, NotSandboxed> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub fn run_as_probe() -> bool {
+pub(super) fn run_as_probe() -> bool {
     false
 }
 
 #[cfg(target_os = "linux")]
 use linux::enforce;
 #[cfg(target_os = "linux")]
-pub use linux::run_as_probe;
+pub(super) use linux::run_as_probe;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -141,7 +141,7 @@ mod linux {
     }
 
     /// True in the process that [`enforce`] starts to see whether Landlock can be called at all.
-    pub fn run_as_probe() -> bool {
+    pub(in crate::cli) fn run_as_probe() -> bool {
         let is_probe = env::args_os().next().is_some_and(|name| name == PROBE);
         if is_probe {
             let _ = try_to_enforce(&Access::default());

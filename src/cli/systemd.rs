@@ -1,7 +1,5 @@
-//! What a service manager passes and is told: sockets that it has opened, and how far this is.
-//!
-//! systemd's protocols, which others speak too: `LISTEN_FDS`, and `NOTIFY_SOCKET`. Where neither is
-//! set, nothing is done.
+//! The protocols of systemd, which other service managers have too: sockets by `LISTEN_FDS`, and
+//! notifications by `NOTIFY_SOCKET`. Nothing happens where neither is set.
 
 use std::io;
 use std::net::TcpListener;
@@ -10,33 +8,33 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// The sockets that were passed. They can be taken once, and before there is a second thread: it
-/// changes the environment.
+/// Takes the sockets that the service manager has passed. It changes the environment, so it must run
+/// before there is a second thread.
 ///
 /// # Errors
-/// One of them is no TCP socket.
-pub fn sockets() -> io::Result<Vec<TcpListener>> {
+/// One of them is not a TCP socket.
+pub(super) fn sockets() -> io::Result<Vec<TcpListener>> {
     let mut passed = ListenFd::from_env();
     (0..passed.len()).filter_map(|index| passed.take_tcp_listener(index).transpose()).collect()
 }
 
-/// Says that it serves, with what its files now say.
-pub fn ready() {
-    say(Ok(vec![NotifyState::Ready]));
+/// Notifies that the server is ready, with its files as they are now.
+pub(super) fn ready() {
+    notify(Ok(vec![NotifyState::Ready]));
 }
 
-/// Says that it reads its files again; [`ready`] follows.
-pub fn reloading() {
+/// Notifies that a reload begins; [`ready`] follows.
+pub(super) fn reloading() {
     let now = NotifyState::monotonic_usec_now();
-    say(now.map(|now| vec![NotifyState::Reloading, now]));
+    notify(now.map(|now| vec![NotifyState::Reloading, now]));
 }
 
-/// Says that it begins to stop.
-pub fn stopping() {
-    say(Ok(vec![NotifyState::Stopping]));
+/// Notifies that a stop begins.
+pub(super) fn stopping() {
+    notify(Ok(vec![NotifyState::Stopping]));
 }
 
-fn say(state: io::Result<Vec<NotifyState<'_>>>) {
+fn notify(state: io::Result<Vec<NotifyState<'_>>>) {
     if let Err(error) = state.and_then(|state| sd_notify::notify(&state)) {
         warn!(%error, remedy = "check NOTIFY_SOCKET, or unset it", "notify_failed");
     }

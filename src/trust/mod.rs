@@ -27,7 +27,9 @@ pub use store::Role;
 pub(crate) use store::{Loaded, TrustStore, is_anchor};
 pub(crate) use usage::ConnectionApi;
 pub use usage::{ApiUsage, Usage};
-pub(crate) use validity::{Validity, ValidityState, days_left, rfc3339, system_time, unix_time};
+pub(crate) use validity::{
+    Span, Validity, ValidityState, days_left, rfc3339, system_time, unix_time,
+};
 pub(crate) use verifier::{PinnedClientVerifier, Presented, take_rejection};
 
 #[cfg(test)]

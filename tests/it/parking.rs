@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 /// A server that trusts A, and says when a connection comes to rest.
 fn serve(site: &Site, more: &[&str]) -> Portcullis {
-    let log = ["--log", "info,portcullis::server::http::connection=trace"];
+    let log = ["--log", "info,portcullis::server=trace"];
     Portcullis::serve(site.flags(&[&log, more].concat()))
 }
 

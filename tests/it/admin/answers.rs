@@ -47,11 +47,11 @@ fn explain_tells_whether_a_certificate_is_accepted_and_why_not() {
             assert!(finished.stdout.contains(part), "{part}: {finished}");
         }
     };
-    says(&explain("a.pem"), &["let in: a.pem is trusted by trust/a.pem"]);
-    says(&explain("stranger.pem"), &["not let in", "unknown_certificate", "remedy"]);
-    says(&explain("expired.pem"), &["not let in", "nearest:     same key as", "trust/a.pem"]);
+    says(&explain("a.pem"), &["accepted: a.pem is trusted by trust/a.pem"]);
+    says(&explain("stranger.pem"), &["not accepted", "unknown_certificate", "remedy"]);
+    says(&explain("expired.pem"), &["not accepted", "nearest:     same key as", "trust/a.pem"]);
     files.trust("old.pem", &PKI.expired.cert);
-    says(&explain("expired.pem"), &["not let in: expired.pem: expired", "trust/old.pem"]);
+    says(&explain("expired.pem"), &["not accepted: expired.pem: expired", "trust/old.pem"]);
     assert_eq!(explain("nowhere.pem").code, Some(2));
     files.trust("broken.pem", "junk");
     let finished = explain("a.pem");

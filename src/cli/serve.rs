@@ -1,0 +1,174 @@
+//! `portcullis serve`: flags → parts → run → exit code.
+
+use std::io;
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::environment::UnknownVariable;
+use super::flags::Serve;
+use super::signals::Signals;
+use super::{FAILED, UNUSABLE, allocator, sandbox, start_log, systemd};
+use crate::admin::{Admin, Metrics};
+use crate::log::LogWriter;
+use crate::service::ApiId;
+use crate::{Config, StartError};
+
+/// Interval between two reports of lost log lines.
+const LOST_LINES: Duration = Duration::from_secs(10);
+
+impl Serve {
+    /// Serves until a signal stops it.
+    pub(super) fn run(&self, unknown: &[UnknownVariable]) -> ExitCode {
+        // All of this before there is a second thread, and before a key is read.
+        let hidden = sandbox::hide_memory();
+        // The sandbox hides the number of cores and the addresses of this machine.
+        let config = self.config();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let entered = (!self.limits.no_sandbox).then(|| sandbox::enter(self.access()));
+        let listens = !self.listening.listen.is_empty();
+        let sockets = if listens { Ok(Vec::new()) } else { systemd::sockets() };
+        let log = &self.observability.log;
+        let Ok((log, _guard)) = start_log(log, self.observability.access_log) else {
+            return ExitCode::from(FAILED);
+        };
+        match entered {
+            Some(entered) => entered.log(),
+            None => info!(why = "--no-sandbox", "not_sandboxed"),
+        }
+        if let Err(error) = hidden {
+            warn!(%error, remedy = "set the limit on core dumps to 0", "core_dumps_possible");
+        }
+        unknown.iter().for_each(UnknownVariable::log);
+        allocator::start_background_thread();
+        raise_open_files();
+        let sockets = match sockets {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                let remedy = "pass TCP sockets in LISTEN_FDS, or set --listen";
+                error!(%error, remedy, "cannot_start");
+                return ExitCode::from(FAILED);
+            }
+        };
+        let runtime = match runtime(cores) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let remedy = "raise the limits on threads and open files";
+                error!(%error, remedy, "cannot_start");
+                return ExitCode::from(FAILED);
+            }
+        };
+        let code = runtime.block_on(self.serve_until_stopped(config, sockets, log));
+        // A service that is still running does not keep the process alive.
+        runtime.shutdown_background();
+        code
+    }
+
+    async fn serve_until_stopped(
+        &self,
+        config: Config,
+        sockets: Vec<TcpListener>,
+        log: LogWriter,
+    ) -> ExitCode {
+        // Once the server announces itself, a signal may come.
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return cannot_start(&error),
+        };
+        // The recorder must be there before the first count.
+        let admin = self.observability.admin;
+        let metrics = match admin.map(|_| Metrics::install()).transpose() {
+            Ok(metrics) => metrics,
+            Err(error) => return cannot_start(&error),
+        };
+        let bound = if sockets.is_empty() { config.bind() } else { config.bind_to(sockets) };
+        let bound = match bound {
+            Ok(bound) => bound,
+            Err(error) => return log_start_error(&error),
+        };
+        let admin = match self.bind_admin().await {
+            Ok(admin) => admin,
+            Err(code) => return code,
+        };
+        let (service, body_timeout) = (&self.service, self.timeouts.body_timeout);
+        let running = match service.proxy(body_timeout) {
+            Some(proxy) => bound.serve_hyper(ApiId::new(&service.api_id, proxy)),
+            None => bound.serve_hyper(ApiId::new(&service.api_id, service.hello(body_timeout))),
+        };
+        let handle = running.handle();
+        if let (Some(admin), Some(metrics)) = (admin, metrics) {
+            tokio::spawn(admin.serve(handle.clone(), metrics));
+        }
+        systemd::ready();
+        let stopped = running.stopped();
+        tokio::pin!(stopped);
+        let mut reported = 0;
+        let mut lost_lines = tokio::time::interval(LOST_LINES);
+        loop {
+            tokio::select! {
+                _ = &mut stopped => break,
+                () = signals.handle_next(&handle) => {}
+                _ = lost_lines.tick() => reported = log_lost_lines(&log, reported),
+            }
+        }
+        log_lost_lines(&log, reported);
+        ExitCode::SUCCESS
+    }
+
+    async fn bind_admin(&self) -> Result<Option<Admin>, ExitCode> {
+        let Some(address) = self.observability.admin else { return Ok(None) };
+        match Admin::bind(address).await {
+            Ok(admin) => Ok(Some(admin.hosts(&self.observability.admin_host))),
+            Err(error) => {
+                let error = format!("cannot listen at {address} (--admin): {error}");
+                error!(error, remedy = "choose another port, of this machine", "cannot_start");
+                Err(ExitCode::from(FAILED))
+            }
+        }
+    }
+}
+
+fn runtime(cores: usize) -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build()
+}
+
+/// Logs how many log lines were lost beyond `reported` ones, and returns how many are reported now.
+/// This line may be lost as well, and is then logged again.
+fn log_lost_lines(log: &LogWriter, reported: u64) -> u64 {
+    let before = log.lost();
+    if before > reported {
+        warn!(lines = before - reported, "log_lines_lost");
+    }
+    if log.lost() == before { before } else { reported }
+}
+
+/// Each connection takes a descriptor, and the soft limit on them is low for the sake of programs
+/// that use `select`.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            warn!(%error, remedy = "raise it with ulimit -n", "open_files_not_raised");
+        }
+    }
+}
+
+fn cannot_start(error: &dyn std::fmt::Display) -> ExitCode {
+    error!(%error, "cannot_start");
+    ExitCode::from(FAILED)
+}
+
+fn log_start_error(error: &StartError) -> ExitCode {
+    match error {
+        StartError::Material { problems, .. } => {
+            problems.iter().for_each(|problem| crate::reload::log_problem(problem, true));
+            error!(%error, "cannot_start");
+            ExitCode::from(UNUSABLE)
+        }
+        _ => cannot_start(error),
+    }
+}
