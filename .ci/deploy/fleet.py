@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""fleet.py BINARY: three replicas in network namespaces behind HAProxy, in TCP mode with PROXY protocol.
+"""fleet.py BINARY CONTROL_PLANE: three replicas in network namespaces behind HAProxy, in TCP mode with
+PROXY protocol.
 
 Under load they are replaced one by one, as a rollout does, while the trust volume is swapped as the
-kubelet does. No request may be lost, and every replica must end with the new trust.
+kubelet does, and again while `fetch` runs beside each and `rotate` replaces the certificate of the
+stand-in control plane (`cargo build --example control-plane`), whose nodes are the load. No request
+may be lost, and every replica must end with the new trust. A replica cut off stops a rotation.
 """
 
 import contextlib
@@ -76,7 +79,8 @@ class Replica:
         self.binary, self.work = binary, work
         self.name, self.address = f"pcl-{number}", f"{NET}.{10 + number}"
         self.volume = Volume(work / f"trust-{number}")
-        self.process = None
+        self.fetched = work / f"fetched-{number}"
+        self.trust, self.process, self.fetch = self.volume.path, None, None
         run("ip", "netns", "add", self.name)
         run("ip", "link", "add", f"{self.name}-v", "type", "veth", "peer", "name", "eth0", "netns", self.name)
         run("ip", "link", "set", f"{self.name}-v", "master", BRIDGE, "up")
@@ -87,7 +91,7 @@ class Replica:
     def start(self):
         command = ["ip", "netns", "exec", self.name, self.binary, "serve", "--listen", f"{self.address}:8443",
                    "--cert", str(CERTS / "server-cert.pem"), "--key", str(CERTS / "server-key.pem"),
-                   "--trust", str(self.volume.path), "--proxy-protocol", "--proxy-protocol-from", f"{BALANCER}/32",
+                   "--trust", str(self.trust), "--proxy-protocol", "--proxy-protocol-from", f"{BALANCER}/32",
                    "--admin", f"{self.address}:9090", "--shutdown-delay", "2s", "--log-format", "json"]
         self.log = open(self.work / f"{self.name}.log", "a")
         self.process = subprocess.Popen(command, stderr=self.log)
@@ -98,6 +102,17 @@ class Replica:
         code = self.process.wait(DEADLINE)
         if code != 0:
             sys.exit(f"FAILED: {self.name} ended with {code}")
+
+    def start_fetch(self, stage, variables):
+        """As the init container does, and then the sidecar; the server trusts what it writes from now on."""
+        command = ["ip", "netns", "exec", self.name, self.binary, "fetch", "--into", str(self.fetched), "--stage", stage]
+        environment = {**os.environ, **variables}
+        subprocess.run(command, check=True, env=environment, stderr=self.log)
+        self.fetch = subprocess.Popen(command + ["--every", "1s"], env=environment, stderr=self.log)
+        self.trust = self.fetched
+
+    def set_link(self, state):
+        run("ip", "link", "set", f"{self.name}-v", state)
 
     def get(self, path):
         try:
@@ -110,9 +125,9 @@ class Replica:
         return sorted(pathlib.Path(entry["file"]).stem for entry in json.loads(self.get("/status"))["trusted"])
 
     def remove(self):
-        if self.process and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        for process in filter(None, [self.process, self.fetch]):
+            process.kill()
+            process.wait()
         run("ip", "netns", "del", self.name)
 
 
@@ -123,7 +138,7 @@ class Load:
         self.tls = ssl.create_default_context(cafile=CERTS / "root.pem")
         self.tls.load_cert_chain(CERTS / f"{client}.pem", CERTS / f"{client}-key.pem")
         self.client, self.ends, self.served, self.lost = client, threading.Event(), 0, []
-        self.threads = [threading.Thread(target=self.ask, args=(kept,)) for kept in [True, True, False, False]]
+        self.threads = [threading.Thread(target=self.ask, args=(kept,), daemon=True) for kept in [True, True, False, False]]
         for thread in self.threads:
             thread.start()
 
@@ -197,7 +212,94 @@ def replace(replica, work):
     tell(work, f"set server fleet/{replica.name} state ready")
 
 
-def main(binary):
+def swap_volumes(replicas, work):
+    """A rotation by hand: each trust volume is swapped, and each replica is replaced, twice."""
+    load = Load("client-1")
+    load.goes_on()
+    for replica in replicas:
+        replica.volume.write("client-1", "client-2")
+        replace(replica, work)
+        load.goes_on()
+    for replica in replicas:
+        wait_for(f"new trust of {replica.name}", lambda: replica.trusts() == ["client-1", "client-2"])
+    # The stage presents the new certificate, while the replicas are replaced once more.
+    successor = Load("client-2")
+    successor.goes_on()
+    load.end()
+    for replica in replicas:
+        replica.volume.write("client-2")
+        wait_for(f"newest trust of {replica.name}", lambda: replica.trusts() == ["client-2"])
+        replace(replica, work)
+        successor.goes_on()
+    successor.end()
+    peers = {json.loads(line).get("peer", "").rpartition(":")[0]
+             for replica in replicas for line in open(work / f"{replica.name}.log") if '"request"' in line}
+    if peers != {BALANCER}:
+        sys.exit(f"FAILED: the peer's address is not the one of the PROXY header: {peers}")
+    print("ok: three replicas replaced twice, with the trust volume swapped")
+
+
+class ControlPlane:
+    def __init__(self, program):
+        self.process = subprocess.Popen([program, f"{BALANCER}:9400"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        about = json.loads(self.process.stdout.readline())
+        self.variables, self.certificate = about["variables"], about["certificate"]
+        self.stage = f"{about['api']}/{about['stage']}"
+
+    def start_traffic(self):
+        self.process.stdin.write(f"{BALANCER}:8443 {CERTS / 'root.pem'}\n")
+        self.process.stdin.flush()
+
+    def end(self):
+        return json.loads(self.process.communicate(timeout=DEADLINE)[0].splitlines()[-1])
+
+
+def rotate(binary, plane, replicas, *more):
+    command = [binary, "rotate", "--stage", plane.stage, "--fleet-fetches", "--quiet-for", "3s",
+               "--replicas", *[f"http://{replica.address}:9090" for replica in replicas], *more]
+    return subprocess.run(command, env={**os.environ, **plane.variables}, capture_output=True, text=True, timeout=180)
+
+
+def rotate_fleet(binary, program, replicas, work, stack):
+    plane = ControlPlane(program)
+    stack.callback(plane.process.kill)
+    for replica in replicas:
+        replica.start_fetch(plane.stage, plane.variables)
+        replace(replica, work)
+    old = [plane.certificate]
+    for replica in replicas:
+        wait_for(f"fetched trust of {replica.name}", lambda: replica.trusts() == old)
+    plane.start_traffic()
+
+    cut_off = replicas[2]
+    tell(work, f"set server fleet/{cut_off.name} state maint")
+    cut_off.set_link("down")
+    stopped = rotate(binary, plane, replicas, "--timeout", "3s")
+    if stopped.returncode != 1 or cut_off.address not in stopped.stdout + stopped.stderr:
+        sys.exit(f"FAILED: {stopped.returncode} with a replica cut off\n{stopped.stdout}{stopped.stderr}")
+    cut_off.set_link("up")
+    wait_for(f"answer of {cut_off.name}", lambda: cut_off.get("/readyz") is not None)
+    tell(work, f"set server fleet/{cut_off.name} state ready")
+    if any(replica.trusts() != old for replica in replicas):
+        sys.exit("FAILED: something changed though a replica was cut off")
+    print("ok: a replica that is cut off stops the rotation")
+
+    # Replicas are replaced while it runs.
+    restarts = threading.Thread(target=lambda: [replace(replica, work) for replica in replicas[:1]])
+    restarts.start()
+    rotated = rotate(binary, plane, replicas)
+    restarts.join()
+    if rotated.returncode != 0:
+        sys.exit(f"FAILED: the rotation ended with {rotated.returncode}\n{rotated.stdout}{rotated.stderr}")
+    trusts = {tuple(replica.trusts()) for replica in replicas}
+    report = plane.end()
+    new = set(report["by_certificate"]) - set(old)
+    if report["failures"] or len(new) != 1 or trusts != {tuple(new)}:
+        sys.exit(f"FAILED: trusted {trusts}, traffic {report}\n{rotated.stdout}{rotated.stderr}")
+    print(f"ok: rotated, all replicas on the new certificate, none of {report['succeeded']} requests lost")
+
+
+def main(binary, program):
     with contextlib.ExitStack() as stack:
         work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         run("ip", "link", "add", BRIDGE, "type", "bridge")
@@ -215,36 +317,9 @@ def main(binary):
         stack.callback(haproxy.wait)
         stack.callback(haproxy.kill)
         wait_for("load balancer", lambda: (work / "haproxy.sock").exists())
-
-        load = Load("client-1")
-        stack.callback(load.ends.set)
-        load.goes_on()
-        for replica in replicas:
-            replica.volume.write("client-1", "client-2")
-            replace(replica, work)
-            load.goes_on()
-        for replica in replicas:
-            wait_for(f"new trust of {replica.name}", lambda: replica.trusts() == ["client-1", "client-2"])
-        # The stage presents the new certificate, while the replicas are replaced once more.
-        successor = Load("client-2")
-        stack.callback(successor.ends.set)
-        successor.goes_on()
-        load.end()
-        for replica in replicas:
-            replica.volume.write("client-2")
-            wait_for(f"newest trust of {replica.name}", lambda: replica.trusts() == ["client-2"])
-            replace(replica, work)
-            successor.goes_on()
-        successor.end()
-        for replica in replicas:
-            if replica.trusts() != ["client-2"]:
-                sys.exit(f"FAILED: {replica.name} trusts {replica.trusts()}")
-        peers = {json.loads(line).get("peer", "").rpartition(":")[0]
-                 for replica in replicas for line in open(work / f"{replica.name}.log") if '"request"' in line}
-        if peers != {BALANCER}:
-            sys.exit(f"FAILED: the peer's address is not the one of the PROXY header: {peers}")
-        print("ok: three replicas replaced twice, all on the new certificate")
+        swap_volumes(replicas, work)
+        rotate_fleet(binary, program, replicas, work, stack)
 
 
 if __name__ == "__main__":
-    main(os.path.abspath(sys.argv[1]))
+    main(*[os.path.abspath(path) for path in sys.argv[1:3]])

@@ -1,7 +1,8 @@
 //! The stand-in as a process of its own: `cargo run --example control-plane`.
 //!
 //! It prints how to reach it and what is in the account, as JSON on one line, and runs until its
-//! standard input ends.
+//! standard input ends. A line `ADDR:PORT ROOT.pem` there has the nodes call that backend, which is
+//! `localhost` by a certificate of this root; what became of their requests is the last line.
 
 #![allow(
     clippy::expect_used,
@@ -13,7 +14,7 @@
 #[path = "mod.rs"]
 mod control_plane;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
 
 use serde_json::json;
@@ -35,5 +36,20 @@ fn main() {
     });
     let mut out = std::io::stdout();
     writeln!(out, "{about}").and_then(|()| out.flush()).expect("standard output");
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    let mut traffic = None;
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let (backend, root) = line.split_once(' ').expect("ADDR:PORT ROOT.pem");
+        let root = std::fs::read_to_string(root).expect("the root's file");
+        let backend: SocketAddr = backend.parse().expect("ADDR:PORT");
+        traffic = Some(plane.start_traffic(control_plane::Traffic::to([backend], &root)));
+    }
+    if let Some(traffic) = traffic {
+        let report = traffic.report();
+        let report = json!({
+            "succeeded": report.succeeded,
+            "by_certificate": report.by_certificate,
+            "failures": report.failures,
+        });
+        writeln!(out, "{report}").expect("standard output");
+    }
 }
