@@ -20,6 +20,7 @@ RUN command -v make > /dev/null \
     || { apt-get update && apt-get install --yes --no-install-recommends make && rm -r /var/lib/apt/lists/*; }
 
 # The dependencies by themselves: built again only when Cargo.toml or Cargo.lock changes.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \

@@ -127,6 +127,7 @@ mod aws;
 mod cli;
 mod clock;
 mod error;
+mod fields;
 #[cfg(feature = "cli")]
 mod log;
 #[cfg(feature = "parts")]

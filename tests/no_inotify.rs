@@ -22,7 +22,7 @@ fn without_inotify_it_warns_and_polls() {
     assert!(event["remedy"].as_str().unwrap().contains("max_user_instances"), "{event}");
     site.trust("b.pem", &PKI.b.cert);
     server.wait_for_event("trust_reloaded", |event| {
-        event["added"].as_str().unwrap().contains("b.pem")
+        event["added"][0].as_str().unwrap().contains("b.pem")
     });
     assert!(wait_for(DEADLINE, || server.log().matches("watch_unavailable").count() == 1));
     drop(taken);

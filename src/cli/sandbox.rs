@@ -1,13 +1,14 @@
-//! The least that this process needs: the files that its flags name, to read, and the ports that
-//! they name, to connect to. Linux's Landlock takes the rest away, and no core dump holds secrets.
-//!
-//! A right lasts as long as what it was given for: a file that is replaced or a directory that is
-//! made again has none. Hence it is given for the directory above, and for that of each link on the
-//! way. A link that is changed later to lead elsewhere leads to what cannot be read.
+//! The least access that the process needs: reading the files that its flags name, and connecting to
+//! the ports that they name. Landlock takes the rest away, and no core dump holds secrets.
+
+mod grants;
 
 use std::path::PathBuf;
 
+use grants::Grants;
 use tracing::{info, warn};
+
+use crate::fields::List;
 
 /// What the process needs from here on.
 #[derive(Clone, Debug, Default)]
@@ -20,11 +21,12 @@ pub(super) struct Access {
     pub(super) resolves: bool,
 }
 
-/// What came of it. It is said later: entering comes before there is a log.
+/// The result, to be logged later: the sandbox comes before there is a log.
 #[derive(Debug)]
 pub(super) struct Entered {
-    access: Access,
-    /// Whether the kernel knows all the limits that were asked for; or why there are none.
+    resolves: bool,
+    grants: Grants,
+    /// Whether the kernel has all limits that were asked for; or why there are none.
     result: Result<bool, NotSandboxed>,
 }
 
@@ -41,20 +43,32 @@ impl NotSandboxed {
     }
 }
 
-/// Takes from the process everything but this. Only this thread, and those that it starts later,
-/// are held to it: it must be called before there is another.
-pub(super) fn enter(access: Access) -> Entered {
-    let result = enforce(&access);
-    Entered { access, result }
+/// Takes every other access away from this thread, and from those that it starts later. It must run
+/// before there is a second thread.
+pub(super) fn enter(access: &Access) -> Entered {
+    let grants = Grants::new(access);
+    let result = enforce(&grants);
+    Entered { resolves: access.resolves, grants, result }
 }
 
 impl Entered {
-    /// Logs it.
+    /// Logs what the process can still do.
     pub(super) fn log(&self) {
-        let Access { read, connect, resolves } = &self.access;
-        match &self.result {
-            Ok(is_whole) => info!(?read, ?connect, resolves, is_whole, "sandboxed"),
-            Err(NotSandboxed { why, remedy }) => warn!(why, remedy, "not_sandboxed"),
+        let resolves = self.resolves;
+        let is_whole = match &self.result {
+            Ok(is_whole) => *is_whole,
+            Err(NotSandboxed { why, remedy }) => {
+                warn!(why, remedy, "not_sandboxed");
+                return;
+            }
+        };
+        let read = List::new(self.grants.paths().iter().map(|path| path.display()));
+        let connect = List::new(&self.grants.connect);
+        info!(read = read.field(), connect = connect.field(), resolves, is_whole, "sandboxed");
+        for (path, what) in self.grants.broad() {
+            let path = path.display();
+            let remedy = "move the files that the flags name into a directory of their own";
+            warn!(%path, what, remedy, "sandbox_broad");
         }
     }
 }
@@ -73,7 +87,7 @@ pub(super) fn hide_memory() -> std::io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn enforce(_: &Access) -> Result<bool, NotSandboxed> {
+fn enforce(_: &Grants) -> Result<bool, NotSandboxed> {
     Err(NotSandboxed::new("Landlock is a part of Linux", "run it with --no-sandbox"))
 }
 
@@ -89,10 +103,7 @@ pub(super) use linux::run_as_probe;
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::collections::BTreeSet;
-    use std::iter::once;
     use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-    use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio};
     use std::{env, fs, io};
 
@@ -101,25 +112,7 @@ mod linux {
         RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, path_beneath_rules,
     };
 
-    use super::{Access, NotSandboxed};
-    use crate::reload::directories;
-
-    /// What looking up a name reads: the C library's configuration, and its modules.
-    const RESOLVER: [&str; 10] = [
-        "/etc/resolv.conf",
-        "/etc/hosts",
-        "/etc/nsswitch.conf",
-        "/etc/host.conf",
-        "/etc/gai.conf",
-        "/etc/services",
-        "/etc/ld.so.cache",
-        "/lib",
-        "/lib64",
-        "/usr/lib",
-    ];
-
-    /// The port of name servers, for answers too long for UDP.
-    const DNS: u16 = 53;
+    use super::{Grants, NotSandboxed};
 
     /// The name by which the server starts itself to try Landlock.
     const PROBE: &str = "portcullis-landlock-probe";
@@ -133,18 +126,18 @@ mod linux {
                           SystemCallErrorNumber=EPERM, or allow them in the container's seccomp \
                           profile";
 
-    pub(super) fn enforce(access: &Access) -> Result<bool, NotSandboxed> {
+    pub(super) fn enforce(grants: &Grants) -> Result<bool, NotSandboxed> {
         if has_seccomp_filter() && is_probe_killed() {
             return Err(NotSandboxed::new("a seccomp filter kills who calls Landlock", FILTER));
         }
-        try_to_enforce(access)
+        try_to_enforce(grants)
     }
 
     /// True in the process that [`enforce`] starts to see whether Landlock can be called at all.
     pub(in crate::cli) fn run_as_probe() -> bool {
         let is_probe = env::args_os().next().is_some_and(|name| name == PROBE);
         if is_probe {
-            let _ = try_to_enforce(&Access::default());
+            let _ = try_to_enforce(&Grants::default());
         }
         is_probe
     }
@@ -162,11 +155,11 @@ mod linux {
         probe.status().is_ok_and(|status| status.signal() == Some(SIGSYS))
     }
 
-    fn try_to_enforce(access: &Access) -> Result<bool, NotSandboxed> {
+    fn try_to_enforce(grants: &Grants) -> Result<bool, NotSandboxed> {
         let ruleset = Ruleset::default();
         // `default` asks the kernel for its version of Landlock and keeps only that there is none.
         let refusal = io::Error::last_os_error();
-        let status = restrict(ruleset, access).map_err(|error| judge_error(&error))?;
+        let status = restrict(ruleset, grants).map_err(|error| judge_error(&error))?;
         match (status.ruleset, status.landlock) {
             (RulesetStatus::FullyEnforced, _) => Ok(true),
             (RulesetStatus::PartiallyEnforced, _) => Ok(false),
@@ -197,69 +190,26 @@ mod linux {
     }
 
     /// Everything that an older kernel does not know is left out.
-    fn restrict(ruleset: Ruleset, access: &Access) -> Result<RestrictionStatus, RulesetError> {
-        let mut readable = readable(&access.read);
-        let mut ports: BTreeSet<u16> = access.connect.iter().copied().collect();
-        if access.resolves {
-            readable.extend(RESOLVER.iter().filter_map(|path| fs::canonicalize(path).ok()));
-            readable.extend(place_of_name_servers());
-            ports.insert(DNS);
-        }
+    fn restrict(ruleset: Ruleset, grants: &Grants) -> Result<RestrictionStatus, RulesetError> {
         let connect = |port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp));
+        let list = AccessFs::ReadFile | AccessFs::ReadDir;
         ruleset
             .handle_access(AccessFs::from_all(ABI::V5))?
             .handle_access(AccessNet::ConnectTcp)?
             .create()?
-            .add_rules(path_beneath_rules(readable, AccessFs::ReadFile | AccessFs::ReadDir))?
-            .add_rules(ports.into_iter().map(connect))?
+            .add_rules(path_beneath_rules(&grants.read, AccessFs::ReadFile))?
+            .add_rules(path_beneath_rules(&grants.list, list))?
+            .add_rules(grants.connect.iter().copied().map(connect))?
             .restrict_self()
-    }
-
-    /// Where a link `/etc/resolv.conf` leads, its target is replaced and not written to.
-    fn place_of_name_servers() -> Option<PathBuf> {
-        let place = fs::canonicalize("/etc/resolv.conf").ok()?.parent()?.to_owned();
-        (place != Path::new("/etc") && place != Path::new("/")).then_some(place)
-    }
-
-    /// The directories that hold these paths, and those to which links lead from there now. Never
-    /// `/`: what lies there directly is readable itself, and not again once it is replaced.
-    fn readable(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
-        let mut readable = BTreeSet::new();
-        for path in paths {
-            let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            let links = entries.map(|entry| entry.path()).filter(|path| path.is_symlink());
-            for path in once(path.clone()).chain(links) {
-                readable.extend(directories(&path));
-                readable.extend(fs::canonicalize(&path));
-            }
-        }
-        readable.remove(Path::new("/"));
-        readable
     }
 
     #[cfg(test)]
     mod tests {
         use std::io::{self, ErrorKind};
         use std::net::{TcpListener, TcpStream};
-        use std::os::unix::fs::symlink;
 
+        use super::super::Access;
         use super::*;
-
-        #[test]
-        fn what_holds_a_path_and_what_its_links_lead_to_is_readable_and_never_the_root() {
-            let root = tempfile::tempdir().unwrap();
-            let root = root.path().canonicalize().unwrap();
-            let at = |path: &str| root.join(path);
-            fs::create_dir_all(at("here/trust")).unwrap();
-            fs::create_dir_all(at("archive/one")).unwrap();
-            fs::write(at("archive/one/a.pem"), "").unwrap();
-            symlink(at("archive/one/a.pem"), at("here/trust/a.pem")).unwrap();
-            let readable = readable(&[at("here/trust"), "/".into(), "/no-such-file".into()]);
-            assert!(readable.contains(&at("here")), "{readable:?}");
-            assert!(readable.contains(&at("archive/one")), "{readable:?}");
-            assert!(!readable.contains(&root), "{readable:?}");
-            assert!(!readable.contains(Path::new("/")), "{readable:?}");
-        }
 
         /// The filter of a thread, which refuses these calls with this error.
         fn refuse(calls: &[i64], errno: u32) {
@@ -278,7 +228,7 @@ mod linux {
         fn under_filter(calls: &'static [i64], errno: i32) -> Result<bool, NotSandboxed> {
             let run = move || {
                 refuse(calls, errno.unsigned_abs());
-                try_to_enforce(&Access::default())
+                try_to_enforce(&Grants::default())
             };
             std::thread::spawn(run).join().unwrap()
         }
@@ -325,7 +275,7 @@ mod linux {
                 ..Access::default()
             };
             let tried = std::thread::spawn(move || {
-                let result = try_to_enforce(&access);
+                let result = try_to_enforce(&Grants::new(&access));
                 let is_denied = |error: io::Error| error.kind() == ErrorKind::PermissionDenied;
                 let is_in = result.is_ok().then(|| {
                     fs::read(root.path().join("named/file")).unwrap();

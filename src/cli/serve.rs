@@ -27,7 +27,7 @@ impl Serve {
         // The sandbox hides the number of cores and the addresses of this machine.
         let config = self.config();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let entered = (!self.limits.no_sandbox).then(|| sandbox::enter(self.access()));
+        let entered = (!self.limits.no_sandbox).then(|| sandbox::enter(&self.access()));
         let listens = !self.listening.listen.is_empty();
         let sockets = if listens { Ok(Vec::new()) } else { systemd::sockets() };
         let log = &self.observability.log;

@@ -1,6 +1,7 @@
 //! A line of the log: for people, or as a JSON object.
 
 use std::cell::Cell;
+use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +9,7 @@ use rustls::pki_types::UnixTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
+use crate::fields::List;
 use crate::trust::rfc3339;
 
 /// How a line is written.
@@ -85,10 +87,9 @@ fn push_number(line: &mut String, value: f64) -> fmt::Result {
     Ok(())
 }
 
-/// Whether any octet is odd. Hardly ever is one: without a branch for each, many are looked at at
-/// once.
+/// True if any byte is odd. Without a branch for each byte, the compiler compares many at once.
 fn has(text: &str, is_odd: impl Fn(u8) -> bool) -> bool {
-    text.bytes().fold(false, |any, octet| any | is_odd(octet))
+    text.bytes().fold(false, |any, byte| any | is_odd(byte))
 }
 
 fn json(line: &mut String, event: &Event<'_>) -> fmt::Result {
@@ -142,6 +143,22 @@ impl Visit for JsonFields<'_> {
         self.text(field, |out| write!(out, "{value:?}"));
     }
 
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        let Some(List(items)) = value.downcast_ref() else {
+            return self.text(field, |out| write!(out, "{value}"));
+        };
+        self.member(field, |line| {
+            line.push('[');
+            for (index, item) in items.iter().enumerate() {
+                line.push_str(if index == 0 { "\"" } else { ",\"" });
+                Escaped(line).write_str(item)?;
+                line.push('"');
+            }
+            line.push(']');
+            Ok(())
+        });
+    }
+
     fn record_u64(&mut self, field: &Field, value: u64) {
         self.member(field, |line| line.write_str(itoa::Buffer::new().format(value)));
     }
@@ -168,7 +185,7 @@ struct Escaped<'a>(&'a mut String);
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let is_special =
-            |octet: u8| (octet < 0x20) | (octet == b'"') | (octet == b'\\') | (octet == 0x7f);
+            |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\') | (byte == 0x7f);
         if !has(text, is_special) {
             self.0.push_str(text);
             return Ok(());
@@ -254,7 +271,7 @@ impl TextFields<'_> {
 impl Visit for TextFields<'_> {
     /// In quotation marks where it would not read as one word; what does not print is escaped.
     fn record_str(&mut self, field: &Field, value: &str) {
-        let is_odd = |octet: u8| !octet.is_ascii_graphic() | (octet == b'"') | (octet == b'\\');
+        let is_odd = |byte: u8| !byte.is_ascii_graphic() | (byte == b'"') | (byte == b'\\');
         let is_plain = !value.is_empty() && !has(value, is_odd);
         self.field(field, |line| match is_plain || field.name() == "message" {
             true => line.write_str(value),
@@ -264,6 +281,10 @@ impl Visit for TextFields<'_> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.record_str(field, &value.to_string());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {

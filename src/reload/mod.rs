@@ -29,6 +29,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::clock;
+use crate::fields::List;
 use crate::trust::{Fingerprint, Loaded, Role, TrustStore, rfc3339};
 
 #[cfg(feature = "cli")]
@@ -85,7 +86,7 @@ impl Reload {
         info!(
             generation = first.number,
             certificates = first.store.certificates().len(),
-            trusted = names(first.store.certificates()),
+            trusted = names(first.store.certificates()).field(),
             "trust_loaded"
         );
         state::describe();
@@ -299,7 +300,7 @@ impl Reload {
             if let Some(error) = &fault {
                 warn!(
                     error,
-                    poll_interval = ?self.poll_interval,
+                    poll_interval = self.poll_interval.as_secs_f64(),
                     remedy = "changes are found by polling; raise fs.inotify.max_user_instances or \
                               fs.inotify.max_user_watches to have them at once",
                     "watch_unavailable"
@@ -404,8 +405,8 @@ impl Change {
         if !self.added.is_empty() || !self.removed.is_empty() {
             info!(
                 generation,
-                added = names(&self.added),
-                removed = names(&self.removed),
+                added = names(&self.added).field(),
+                removed = names(&self.removed).field(),
                 connections_ended,
                 "trust_reloaded"
             );
@@ -413,28 +414,25 @@ impl Change {
         if !self.ended.is_empty() {
             warn!(
                 generation,
-                certificates = names(&self.ended),
+                certificates = names(&self.ended).field(),
                 connections_ended,
                 remedy = "remove it, or put its successor beside it",
                 "certificate_ended"
             );
         }
         if !self.begun.is_empty() {
-            info!(generation, certificates = names(&self.begun), "certificate_begun");
+            info!(generation, certificates = names(&self.begun).field(), "certificate_begun");
         }
     }
 }
 
 /// Certificates for a log line: file, fingerprint and end of each, up to a bound.
-fn names(certificates: &[Loaded]) -> String {
+fn names(certificates: &[Loaded]) -> List {
     let named = certificates.iter().take(MOST_NAMED).map(|loaded| {
         let summary = loaded.certificate.summary();
         let not_after = rfc3339(summary.validity.not_after);
         format!("{} {} until {not_after}", loaded.file.display(), summary.fingerprint)
     });
-    let mut names = named.collect::<Vec<_>>().join(", ");
-    if let Some(more @ 1..) = certificates.len().checked_sub(MOST_NAMED) {
-        names.push_str(&format!(" and {more} more"));
-    }
-    names
+    let more = certificates.len().saturating_sub(MOST_NAMED);
+    List::new(named.chain((more > 0).then(|| format!("and {more} more"))))
 }

@@ -72,11 +72,6 @@ impl Handle {
         self.current.live_count()
     }
 
-    /// The highest number of connections, admitted or not, since the last call, which resets it.
-    pub fn take_peak_connections(&self) -> usize {
-        self.meters.take_peak_open()
-    }
-
     /// The problems of the files as they were last read.
     pub fn problems(&self) -> Vec<Problem> {
         self.current.problems()

@@ -2,7 +2,7 @@
 //! so that counting costs an addition and no lookup.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -50,8 +50,6 @@ pub(super) struct Meters {
     accept_failures: Counter,
     panics: Counter,
     handshakes_delayed: Counter,
-    /// The highest number since it was last taken.
-    peak_open: AtomicUsize,
     malformed: [Counter; Malformed::ALL.len()],
     statuses: Box<[OnceLock<Counter>]>,
     other_status: OnceLock<Counter>,
@@ -88,7 +86,6 @@ impl Meters {
             accept_failures: counter!("portcullis_accept_failures_total"),
             panics: counter!("portcullis_service_panics_total"),
             handshakes_delayed: counter!("portcullis_handshakes_delayed_total"),
-            peak_open: AtomicUsize::new(0),
             malformed: Malformed::ALL
                 .map(Malformed::as_str)
                 .map(|reason| counter!("portcullis_requests_malformed_total", "reason" => reason)),
@@ -158,16 +155,6 @@ impl Meters {
     /// Counts that a handshake has to wait for others.
     pub(super) fn handshake_delayed(&self) {
         self.handshakes_delayed.increment(1);
-    }
-
-    /// Records that about this many connections are open.
-    pub(super) fn open(&self, number: usize) {
-        self.peak_open.fetch_max(number, Relaxed);
-    }
-
-    /// The highest number of open connections since the last call.
-    pub(super) fn take_peak_open(&self) -> usize {
-        self.peak_open.swap(0, Relaxed)
     }
 
     pub(super) fn service_panicked(&self) {

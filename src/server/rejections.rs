@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use crate::fields::List;
 use crate::reload::Current;
 use crate::trust::{Fingerprint, Nearest, Presented, Reason, rfc3339, system_time, unix_time};
 
@@ -189,7 +190,7 @@ impl RejectionLog {
         }
         let reasons = Reason::ALL.iter().zip(suppressed).filter(|(_, count)| *count > 0);
         let reasons: Vec<_> = reasons.map(|(reason, count)| format!("{reason} {count}")).collect();
-        warn!(count, reasons = reasons.join(", "), "refusals_summed");
+        warn!(count, reasons = List(reasons).field(), "refusals_summed");
     }
 
     /// The most recent ones, the latest first.

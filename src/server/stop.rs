@@ -70,7 +70,12 @@ impl StopSequence {
             () = stop.drain.notified() => true,
             () = &mut abort => false,
         };
-        info!(connections = current.live_count(), ?shutdown_delay, ?drain_timeout, "draining");
+        info!(
+            connections = current.live_count(),
+            shutdown_delay = shutdown_delay.as_secs_f64(),
+            drain_timeout = drain_timeout.as_secs_f64(),
+            "draining"
+        );
         if is_graceful {
             let steps = [(Phase::LameDuck, shutdown_delay), (Phase::Draining, drain_timeout)];
             for (step, duration) in steps {

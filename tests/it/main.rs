@@ -13,6 +13,7 @@ mod admin;
 mod admission;
 mod binary;
 mod control_plane;
+mod environment;
 mod fire;
 mod genuine;
 mod interop;

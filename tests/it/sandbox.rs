@@ -65,7 +65,7 @@ async fn sandbox_sees_recreated_directory_and_renewed_server_certificate() {
     fs::create_dir(site.path("trust")).unwrap();
     site.trust("b.pem", &PKI.b.cert);
     server.wait_for_event("trust_reloaded", |event| {
-        event["added"].as_str().unwrap().contains("b.pem")
+        event["added"][0].as_str().unwrap().contains("b.pem")
     });
     connector(&PKI.b).ask(server.addr()).await.unwrap();
 
@@ -170,4 +170,51 @@ async fn server_survives_a_seccomp_filter_that_refuses_or_kills_and_says_which()
         connector(&PKI.a).ask(server.addr()).await.unwrap();
         assert_eq!(server.terminate(), Some(0));
     }
+}
+
+/// The threads of the process, each with whether it can gain no privileges: the sandbox sets that
+/// for its thread and all that this one starts.
+fn threads(server: &Portcullis) -> Vec<(String, bool)> {
+    let tasks = fs::read_dir(server.proc("task")).unwrap();
+    let thread = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        Some((field("Name:")?.to_owned(), field("NoNewPrivs:")? == "1"))
+    };
+    tasks.filter_map(Result::ok).filter_map(thread).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_thread_is_confined_the_allocators_too() {
+    let site = Site::new();
+    let Some(server) = serve(&site) else { return };
+    connector(&PKI.a).ask(server.addr()).await.unwrap();
+    let has_allocator = || threads(&server).iter().any(|(name, _)| name.contains("jemalloc"));
+    assert!(wait_for(DEADLINE, has_allocator), "{:?}", threads(&server));
+    let found = threads(&server);
+    assert!(found.len() >= 4 && found.iter().all(|(_, is_confined)| *is_confined), "{found:?}");
+
+    let server = Portcullis::serve(site.flags(&["--no-sandbox"]));
+    let found = threads(&server);
+    let is_inherited = fs::read_to_string("/proc/self/status").unwrap().contains("NoNewPrivs:\t1");
+    assert!(is_inherited || found.iter().all(|(_, is_confined)| !is_confined), "{found:?}");
+}
+
+#[test]
+fn broad_grant_is_a_warning_and_a_narrow_one_is_not() {
+    let site = Site::new();
+    let Some(server) = serve(&site) else { return };
+    assert!(!server.log().contains("sandbox_broad"), "{}", server.log());
+    drop(server);
+    let mut command = Portcullis::command();
+    command.current_dir(site.dir.path());
+    let server = Portcullis::serve_by(command, site.flags(&[]));
+    let warning = server.wait_for_event("sandbox_broad", |_| true);
+    let here = site.dir.path().canonicalize().unwrap();
+    assert_eq!(warning["path"], here.to_str().unwrap(), "{warning}");
+    assert_eq!(warning["what"], "the working directory", "{warning}");
+    assert!(warning["remedy"].is_string(), "{warning}");
+    let granted = server.wait_for_event("sandboxed", |_| true);
+    let granted = granted["read"].as_array().unwrap();
+    assert!(granted.iter().any(|path| path == here.to_str().unwrap()), "{granted:?}");
 }

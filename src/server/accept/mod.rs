@@ -94,7 +94,6 @@ pub(in crate::server) async fn accept<S: HttpService>(
         match accepted {
             Ok((socket, peer)) => {
                 is_starved = false;
-                acceptor.meters.open(Arc::strong_count(&acceptor));
                 // Here, so that places are taken in the order of accepting.
                 let place = acceptor.pending.enter();
                 tokio::spawn(serve(socket, peer, place, Arc::clone(&acceptor), phase.clone()));

@@ -19,7 +19,20 @@ fn inspect_lists_files_and_directories() {
     assert_eq!(lines.len(), 4, "{finished}");
     assert!(lines[0].starts_with("FILE") && lines[1].starts_with("trust/a.pem"), "{finished}");
     assert!(lines[3].contains("CN=ApiGateway,L=Seattle,C=US"), "{finished}");
-    assert!(lines[3].contains("RSA 2048") && lines[3].contains(" 185 "), "{finished}");
+    assert!(lines[3].contains("RSA 2048") && lines[3].contains("valid for 185 days"), "{finished}");
+}
+
+#[test]
+fn inspect_writes_when_a_certificate_ended_or_begins() {
+    let files = Files::new();
+    files.write("old.pem", &PKI.expired.cert);
+    files.write("new.pem", &PKI.not_yet_valid.cert);
+    let finished = files.run(&["inspect", "old.pem", "new.pem"]);
+    assert_eq!(finished.code, Some(0), "{finished}");
+    let lines: Vec<_> = finished.stdout.lines().collect();
+    assert!(lines[1].contains("  expired ") && lines[1].contains(" ago  "), "{finished}");
+    assert!(lines[2].contains("  not valid until 20"), "{finished}");
+    assert!(!finished.stdout.contains(" -"), "{finished}");
 }
 
 #[test]
@@ -42,7 +55,8 @@ fn explain_tells_whether_a_certificate_is_accepted_and_why_not() {
     let files = Files::new();
     let explain = |certificate: &str| files.run(&["explain", "--trust", "trust", certificate]);
     let says = |finished: &Finished, parts: &[&str]| {
-        assert_eq!(finished.code, Some(0), "{finished}");
+        let code = i32::from(parts[0].starts_with("not accepted"));
+        assert_eq!(finished.code, Some(code), "{finished}");
         for part in parts {
             assert!(finished.stdout.contains(part), "{part}: {finished}");
         }
@@ -56,7 +70,7 @@ fn explain_tells_whether_a_certificate_is_accepted_and_why_not() {
     files.trust("broken.pem", "junk");
     let finished = explain("a.pem");
     assert_eq!(finished.code, Some(2), "{finished}");
-    assert!(finished.stdout.contains("let in") && finished.stdout.contains("broken.pem"));
+    assert!(finished.stdout.contains("accepted: a.pem") && finished.stdout.contains("broken.pem"));
 }
 
 #[test]
@@ -66,9 +80,9 @@ fn explain_follows_a_chain_to_its_ca() {
     files.write("ca.pem", &ca);
     let explain = |certificate| files.run(&["explain", "--trust-ca", "ca.pem", certificate]);
     let finished = explain("server.pem");
-    assert!(finished.stdout.starts_with("let in: server.pem leads to the CA "), "{finished}");
+    assert!(finished.stdout.starts_with("accepted: server.pem leads to the CA "), "{finished}");
     let finished = explain("a.pem");
-    assert!(finished.stdout.starts_with("not let in: a.pem: unknown_certificate"), "{finished}");
+    assert!(finished.stdout.starts_with("not accepted: a.pem: unknown_certificate"), "{finished}");
 }
 
 /// Writes a server's chain of leaf and intermediate, valid for so many days more, and its key.

@@ -1,0 +1,171 @@
+//! The files and directories that the sandbox leaves readable.
+//!
+//! Landlock grants access to a file, or to a directory with everything below it. A grant for a file
+//! ends when the file is replaced, so the directory that holds it is granted, and that of each link
+//! on the way. A link that later leads elsewhere leads to what cannot be read.
+
+use std::collections::BTreeSet;
+use std::iter::once;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use super::Access;
+use crate::reload::directories;
+
+/// Files and directories that the C library reads to look up a host name.
+const RESOLVER: [&str; 10] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/ld.so.cache",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+];
+
+/// The port of name servers, for responses too long for UDP.
+const DNS: u16 = 53;
+
+/// What stays allowed.
+#[derive(Debug, Default)]
+pub(super) struct Grants {
+    /// Files, and directories whose files can be read but not listed.
+    pub(super) read: BTreeSet<PathBuf>,
+    /// Directories whose files can be read and listed.
+    pub(super) list: BTreeSet<PathBuf>,
+    /// TCP ports to connect to.
+    pub(super) connect: BTreeSet<u16>,
+}
+
+impl Grants {
+    /// The least with which files can be renewed by renaming.
+    pub(super) fn new(access: &Access) -> Self {
+        let mut grants =
+            Self { connect: access.connect.iter().copied().collect(), ..Self::default() };
+        for path in &access.read {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            let links = entries.map(|entry| entry.path()).filter(|path| path.is_symlink());
+            once(path.clone()).chain(links).for_each(|path| grants.add(&path));
+        }
+        if access.resolves {
+            let known = RESOLVER.iter().filter_map(|path| fs::canonicalize(path).ok());
+            grants.list.extend(known.chain(directory_of_resolv_conf()));
+            grants.connect.insert(DNS);
+        }
+        // What lies directly in the root is granted by itself.
+        grants.list.remove(Path::new("/"));
+        grants.read.remove(Path::new("/"));
+        grants.read.retain(|path| !grants.list.contains(path));
+        grants
+    }
+
+    fn add(&mut self, path: &Path) {
+        let target = fs::canonicalize(path).ok();
+        let is_directory = path.is_dir();
+        // Files in a directory are renewed within it. Its parent is for a directory that is replaced
+        // as a whole, which is not worth a broad grant.
+        let is_plain = is_directory && target == std::path::absolute(path).ok();
+        let parent = target.as_deref().and_then(Path::parent);
+        let is_needless =
+            |holder: &PathBuf| is_plain && parent == Some(holder) && breadth(holder).is_some();
+        let set = if is_directory { &mut self.list } else { &mut self.read };
+        set.extend(directories(path).into_iter().filter(|holder| !is_needless(holder)));
+        set.extend(target);
+    }
+
+    /// All of them, for the log.
+    pub(super) fn paths(&self) -> BTreeSet<&Path> {
+        self.read.iter().chain(&self.list).map(PathBuf::as_path).collect()
+    }
+
+    /// Those that hold much more than certificates, and what they are.
+    pub(super) fn broad(&self) -> impl Iterator<Item = (&Path, &'static str)> {
+        self.paths().into_iter().filter_map(|path| Some((path, breadth(path)?)))
+    }
+}
+
+/// What a directory is, if it holds much more than certificates.
+fn breadth(path: &Path) -> Option<&'static str> {
+    let is_home = || {
+        let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let homes = [Path::new("/home"), Path::new("/Users")];
+        path == Path::new("/root")
+            || path.parent().is_some_and(|parent| homes.contains(&parent))
+            || home.is_some_and(|home| fs::canonicalize(home).is_ok_and(|home| home == path))
+    };
+    match path.to_str() {
+        Some("/") => Some("the root directory"),
+        Some("/etc") => Some("the configuration of the whole system"),
+        Some("/home" | "/Users") => Some("all home directories"),
+        _ if is_home() => Some("a home directory"),
+        _ => {
+            let here = env::current_dir().and_then(fs::canonicalize);
+            here.is_ok_and(|here| here == path).then_some("the working directory")
+        }
+    }
+}
+
+/// Where `/etc/resolv.conf` is a link, its target is replaced and not written to.
+fn directory_of_resolv_conf() -> Option<PathBuf> {
+    let place = fs::canonicalize("/etc/resolv.conf").ok()?.parent()?.to_owned();
+    (place != Path::new("/etc") && place != Path::new("/")).then_some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn grants(paths: &[&Path]) -> Grants {
+        let read = paths.iter().map(|path| path.to_path_buf()).collect();
+        Grants::new(&Access { read, ..Access::default() })
+    }
+
+    #[test]
+    fn holder_of_a_path_and_targets_of_its_links_are_readable_and_never_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let at = |path: &str| root.join(path);
+        fs::create_dir_all(at("here/trust")).unwrap();
+        fs::create_dir_all(at("archive/one")).unwrap();
+        fs::write(at("archive/one/a.pem"), "").unwrap();
+        symlink(at("archive/one/a.pem"), at("here/trust/a.pem")).unwrap();
+        let grants = grants(&[&at("here/trust"), Path::new("/"), Path::new("/no-such-file")]);
+        let paths = grants.paths();
+        assert!(paths.contains(&*at("here")), "{grants:?}");
+        assert!(paths.contains(&*at("archive/one")), "{grants:?}");
+        assert!(!paths.contains(&*root), "{grants:?}");
+        assert!(!paths.contains(Path::new("/")), "{grants:?}");
+        assert!(grants.list.contains(&at("here/trust")), "{grants:?}");
+        assert_eq!(grants.broad().count(), 0, "{grants:?}");
+    }
+
+    #[test]
+    fn directory_of_a_single_file_is_not_listed() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        fs::write(root.join("server.pem"), "").unwrap();
+        let grants = grants(&[&root.join("server.pem")]);
+        assert!(grants.read.contains(&root), "{grants:?}");
+        assert!(grants.list.is_empty(), "{grants:?}");
+    }
+
+    #[test]
+    fn broad_directory_is_granted_for_a_file_in_it_and_not_for_a_directory_in_it() {
+        let here = env::current_dir().unwrap().canonicalize().unwrap();
+        let broad = |path: &str| {
+            let grants = grants(&[&here.join(path)]);
+            grants.broad().map(|(path, what)| (path.to_owned(), what)).collect::<Vec<_>>()
+        };
+        assert_eq!(broad("Cargo.toml"), [(here.clone(), "the working directory")]);
+        assert_eq!(broad("src"), []);
+        assert!(grants(&[&here.join("src")]).list.contains(&here.join("src")));
+        assert_eq!(breadth(Path::new("/etc")), Some("the configuration of the whole system"));
+        assert_eq!(breadth(Path::new("/home/ann")), Some("a home directory"));
+        assert_eq!(breadth(Path::new("/etc/portcullis")), None);
+    }
+}
