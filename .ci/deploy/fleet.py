@@ -299,7 +299,7 @@ def rotate_fleet(binary, program, replicas, work, stack):
     print(f"ok: rotated, all replicas on the new certificate, none of {report['succeeded']} requests lost")
 
 
-def main(binary, program):
+def main(binary, program=None):
     with contextlib.ExitStack() as stack:
         work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         run("ip", "link", "add", BRIDGE, "type", "bridge")
@@ -318,7 +318,8 @@ def main(binary, program):
         stack.callback(haproxy.kill)
         wait_for("load balancer", lambda: (work / "haproxy.sock").exists())
         swap_volumes(replicas, work)
-        rotate_fleet(binary, program, replicas, work, stack)
+        if program:
+            rotate_fleet(binary, program, replicas, work, stack)
 
 
 if __name__ == "__main__":
