@@ -7,6 +7,7 @@ mod explain;
 #[cfg(feature = "aws")]
 mod fetch;
 mod flags;
+mod headers;
 mod inspect;
 mod log_filter;
 mod manual;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::headers::HeaderArgs;
 use super::values::{api_id, at_least_one, duration, positive, size, zero_or_more};
 use crate::service::{Hello, Proxy, Upstream};
 
@@ -96,6 +97,10 @@ pub(super) struct ServiceArgs {
                      to others is 403. Repeatable"
     )]
     pub(super) api_id: Vec<String>,
+
+    /// The request headers that reach the application.
+    #[command(flatten)]
+    pub(super) headers: HeaderArgs,
 }
 
 impl ServiceArgs {
@@ -108,7 +113,15 @@ impl ServiceArgs {
             .idle_timeout(self.upstream_idle_timeout)
             .max_connections(self.upstream_max_connections)
             .queue(self.upstream_queue)
-            .max_body(self.max_body);
+            .max_body(self.max_body)
+            .headers(self.headers.rules.clone());
+        for header in self.headers.rules.passed() {
+            tracing::info!(
+                header = header.as_str(),
+                remedy = "have the application treat it as unverified",
+                "unverified_header_passed"
+            );
+        }
         Some(proxy)
     }
 

@@ -1,4 +1,4 @@
-//! What passes and what does not, however it is spelled.
+//! Which headers pass, in every spelling.
 
 use http::Request;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ fn header(name: &str) -> HeaderName {
 }
 
 #[test]
-fn an_identity_is_known_in_every_spelling() {
+fn identity_header_is_recognised_in_every_spelling() {
     for name in [
         "client-cert",
         "client_cert",
@@ -26,7 +26,7 @@ fn an_identity_is_known_in_every_spelling() {
         "x~forwarded~client~cert",
     ] {
         assert!(is_identity(name), "{name}");
-        assert!(ends_here(&header(name)), "{name}");
+        assert!(is_stripped(&header(name)), "{name}");
     }
     for name in [
         "host",
@@ -35,7 +35,6 @@ fn an_identity_is_known_in_every_spelling() {
         "x-amzn-trace-id",
         "x-amzn-apigateway-api-id",
         "x-forwarded-port",
-        "x-forwarded-host",
         "sslx",
         "authorization",
         "cookie",
@@ -44,26 +43,26 @@ fn an_identity_is_known_in_every_spelling() {
         "trailer",
     ] {
         assert!(!is_identity(name), "{name}");
-        assert!(!ends_here(&header(name)), "{name}");
+        assert!(!is_stripped(&header(name)), "{name}");
     }
 }
 
 #[test]
-fn connection_names_what_goes_and_never_the_host() {
+fn connection_nominates_headers_but_never_host() {
     let mut headers = HeaderMap::new();
     headers.append(header::CONNECTION, HeaderValue::from_static("close"));
     headers.append(header::CONNECTION, HeaderValue::from_static("keep-alive , X-One,,host"));
     headers.append(header::CONNECTION, HeaderValue::from_static("x-two"));
-    let naming = naming(&headers);
+    let nominating = nominating_values(&headers);
     for (name, expected) in
         [("x-one", true), ("x-two", true), ("host", false), ("x-three", false), ("x", false)]
     {
-        assert_eq!(is_named(&naming, &header(name)), expected, "{name}");
+        assert_eq!(is_nominated(&nominating, &header(name)), expected, "{name}");
     }
 }
 
 #[test]
-fn trailers_neither_frame_nor_tell_who_asks() {
+fn trailers_that_frame_or_identify_are_stripped() {
     let mut trailers = HeaderMap::new();
     for name in ["x-sum", "content-length", "host", "client_cert", "x-forwarded-for", "cookie"] {
         trailers.insert(header(name), HeaderValue::from_static("1"));
@@ -87,7 +86,7 @@ fn spelled(name: &'static str) -> impl Strategy<Value = String> {
     })
 }
 
-const TELLS_WHO: [&str; 13] = [
+const IDENTITY: [&str; 18] = [
     "cf-client-cert",
     "client-cert",
     "ssl-client",
@@ -101,10 +100,39 @@ const TELLS_WHO: [&str; 13] = [
     "x-mtls-",
     "x-ssl",
     "x-tls-",
+    "remote-user",
+    "x-remote-user",
+    "x-forwarded-user",
+    "x-auth-request-",
+    "cf-connecting-ip",
 ];
-const MADE_HERE: [&str; 5] =
-    ["forwarded", "x-forwarded-proto", "x-real-ip", "content-length", "expect"];
-const FOR_ONE_CONNECTION: [&str; 9] = [
+const STRIPPED: [&str; 24] = [
+    "forwarded",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "content-length",
+    "expect",
+    "x-client-ip",
+    "true-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "x-forwarded",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-ssl",
+    "x-forwarded-scheme",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-host",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-forwarded-uri",
+    "x-forwarded-server",
+    "x-script-name",
+    "proxy",
+];
+const CONNECTION_ONLY: [&str; 9] = [
     "connection",
     "http2-settings",
     "keep-alive",
@@ -115,75 +143,75 @@ const FOR_ONE_CONNECTION: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
-const NO_LOOKALIKE: [&str; 2] = ["x-amzn-apigateway-api-id", "x-forwarded-for"];
+const EXACT_SPELLING: [&str; 2] = ["x-amzn-apigateway-api-id", "x-forwarded-for"];
 
 fn known() -> impl Strategy<Value = String> {
-    let names = [&TELLS_WHO[..], &MADE_HERE, &FOR_ONE_CONNECTION].concat();
+    let names = [&IDENTITY[..], &STRIPPED, &CONNECTION_ONLY].concat();
     proptest::sample::select(names).prop_flat_map(spelled)
 }
 
 proptest! {
     #[test]
-    fn what_ends_here_does_so_however_it_is_spelled(name in known()) {
-        prop_assert!(ends_here(&header(&name)), "{}", name);
+    fn what_is_stripped_does_so_however_it_is_spelled(name in known()) {
+        prop_assert!(is_stripped(&header(&name)), "{}", name);
     }
 
     #[test]
-    fn what_looks_like_a_header_that_passes_does_not(
-        name in proptest::sample::select(NO_LOOKALIKE.to_vec()).prop_flat_map(spelled)
+    fn lookalike_of_a_passing_header_is_stripped(
+        name in proptest::sample::select(EXACT_SPELLING.to_vec()).prop_flat_map(spelled)
     ) {
-        let is_right = NO_LOOKALIKE.contains(&name.to_lowercase().as_str());
-        prop_assert_eq!(!ends_here(&header(&name)), is_right, "{}", name);
+        let is_right = EXACT_SPELLING.contains(&name.to_lowercase().as_str());
+        prop_assert_eq!(!is_stripped(&header(&name)), is_right, "{}", name);
     }
 
-    /// Whatever comes: what is told of the client is true, and all else stays in its order.
+    /// Whatever comes: what is sent of the client is true, and all else stays in its order.
     #[test]
-    fn an_application_is_told_only_what_is_known(
-        came in proptest::collection::vec(
+    fn application_receives_only_the_verified_identity(
+        received in proptest::collection::vec(
             (prop_oneof![known(), "[a-z]{1,3}(-[a-z]{1,3})?"], "[ -~]{0,9}"), 0..12)
     ) {
         let client = client();
         let mut request = Request::new(());
-        for (name, value) in &came {
+        for (name, value) in &received {
             let Ok(value) = HeaderValue::from_str(value) else { continue };
             request.headers_mut().append(header(name), value);
         }
         let head = request.into_parts().0;
-        let told = for_application(&head, &client, "192.0.2.7".parse().ok());
-        let certificate = told.get_all(CLIENT_CERT).iter().collect::<Vec<_>>();
+        let sent = for_application(&head, &client, "192.0.2.7".parse().ok());
+        let certificate = sent.get_all(CLIENT_CERT).iter().collect::<Vec<_>>();
         prop_assert_eq!(certificate, [&certificate_headers(&client)[0]]);
-        let ours = [CLIENT_CERT, FINGERPRINT, FORWARDED_FOR, FORWARDED_PROTO, header::VIA];
-        for name in told.keys().filter(|name| !ours.contains(name)) {
+        let ours = [CLIENT_CERT, FINGERPRINT, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, header::VIA];
+        for name in sent.keys().filter(|name| !ours.contains(name)) {
             prop_assert!(!is_identity(name.as_str()), "{}", name);
         }
-        let naming = naming(&head.headers);
+        let nominating = nominating_values(&head.headers);
         let kept = |name: &&HeaderName| {
-            !ours.contains(name) && !ends_here(name) && !is_named(&naming, name)
+            !ours.contains(name) && !is_stripped(name) && !is_nominated(&nominating, name)
         };
         let before: Vec<_> = head.headers.keys().filter(kept).collect();
-        let after: Vec<_> = told.keys().filter(|name| !ours.contains(name)).collect();
+        let after: Vec<_> = sent.keys().filter(|name| !ours.contains(name)).collect();
         prop_assert_eq!(before, after);
     }
 
     /// The same by rules as README and RFC 9110 say them, where `Connection` names some.
     #[test]
-    fn what_passes_is_what_the_rules_let_pass(
-        came in proptest::collection::vec((any_name(), "[!-~]{1,9}"), 0..12),
+    fn headers_pass_exactly_as_the_documented_rules_say(
+        received in proptest::collection::vec((any_name(), "[!-~]{1,9}"), 0..12),
         named in proptest::collection::vec(
             (any::<Option<Index>>(), any_name(), "[ \t]{0,2}"), 0..4),
         is_joined in any::<bool>(),
     ) {
         let mut request = Request::new(());
         let headers = request.headers_mut();
-        for (name, value) in &came {
+        for (name, value) in &received {
             headers.append(header(name), HeaderValue::from_str(value).unwrap());
         }
         let named: Vec<_> =
             named
                 .iter()
-                .map(|(of_those_that_came, name, space)| {
-                    let index = of_those_that_came.filter(|_| !came.is_empty());
-                    let name = index.map_or(name, |index| &index.get(&came).0);
+                .map(|(of_those_that_received, name, space)| {
+                    let index = of_those_that_received.filter(|_| !received.is_empty());
+                    let name = index.map_or(name, |index| &index.get(&received).0);
                     format!("{space}{name}{space}")
                 })
                 .collect();
@@ -192,23 +220,23 @@ proptest! {
             headers.append(header::CONNECTION, HeaderValue::from_str(line).unwrap());
         }
         let is_named = |name: &str| {
-            // What came as a header called Connection nominates too.
-            let more = came.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+            // What received as a header called Connection nominates too.
+            let more = received.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
             let more = more.flat_map(|(_, value)| value.split(','));
             let mut all = named.iter().map(String::as_str).chain(more);
             name != "host" && all.any(|other| other.trim().eq_ignore_ascii_case(name))
         };
         let head = request.into_parts().0;
-        let told = for_application(&head, &client(), "192.0.2.7".parse().ok());
+        let sent = for_application(&head, &client(), "192.0.2.7".parse().ok());
 
         let expected: Vec<_> = head
             .headers
             .iter()
-            .filter(|(name, _)| by_the_rules(name.as_str()) && !is_named(name.as_str()))
+            .filter(|(name, _)| passes_by_the_rules(name.as_str()) && !is_named(name.as_str()))
             .map(|(name, value)| (name.to_string(), value.clone()))
             .collect();
-        let ours = [CLIENT_CERT, FINGERPRINT, FORWARDED_FOR, FORWARDED_PROTO, header::VIA];
-        let passed: Vec<_> = told
+        let ours = [CLIENT_CERT, FINGERPRINT, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, header::VIA];
+        let passed: Vec<_> = sent
             .iter()
             .filter(|(name, _)| !ours.contains(name))
             .map(|(name, value)| (name.to_string(), value.clone()))
@@ -216,20 +244,20 @@ proptest! {
         prop_assert_eq!(passed, expected);
 
         for (name, last) in [("x-forwarded-for", "192.0.2.7"), ("via", "1.1 portcullis")] {
-            let before = came.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+            let before = received.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
             let before = before.map(|(_, value)| value.as_str()).filter(|_| !is_named(name));
             let all: Vec<_> = before.chain([last]).collect();
-            prop_assert_eq!(told.get_all(header(name)).iter().count(), 1);
-            prop_assert_eq!(told[name].to_str().unwrap(), all.join(", "));
+            prop_assert_eq!(sent.get_all(header(name)).iter().count(), 1);
+            prop_assert_eq!(sent[name].to_str().unwrap(), all.join(", "));
         }
-        prop_assert_eq!(told.get_all(FORWARDED_PROTO).iter().collect::<Vec<_>>(), ["https"]);
+        prop_assert_eq!(sent.get_all(FORWARDED_PROTO).iter().collect::<Vec<_>>(), ["https"]);
         for (name, value) in [CLIENT_CERT, FINGERPRINT].iter().zip(certificate_headers(&client())) {
-            prop_assert_eq!(told.get_all(name).iter().collect::<Vec<_>>(), [&value]);
+            prop_assert_eq!(sent.get_all(name).iter().collect::<Vec<_>>(), [&value]);
         }
     }
 
     #[test]
-    fn an_answer_keeps_its_order(names in proptest::collection::vec("(x-[a-e]|keep-alive|te)", 0..12)) {
+    fn response_headers_keep_their_order(names in proptest::collection::vec("(x-[a-e]|keep-alive|te)", 0..12)) {
         let mut headers = HeaderMap::new();
         for (number, name) in names.iter().enumerate() {
             headers.append(header(name), HeaderValue::from(number));
@@ -248,7 +276,7 @@ proptest! {
 
 /// Names that end here, that look like it, and that pass.
 fn any_name() -> impl Strategy<Value = String> {
-    let scans = proptest::sample::select(NO_LOOKALIKE.to_vec()).prop_flat_map(spelled);
+    let scans = proptest::sample::select(EXACT_SPELLING.to_vec()).prop_flat_map(spelled);
     let right = proptest::sample::select(vec![
         "x-forwarded-for",
         "X-Forwarded-For",
@@ -271,16 +299,16 @@ fn any_name() -> impl Strategy<Value = String> {
     prop_oneof![2 => known(), 1 => scans, 3 => right.prop_map(str::to_owned)]
 }
 
-/// Whether a header passes as it came, by what README and RFC 9110 say.
-fn by_the_rules(name: &str) -> bool {
+/// Whether a header passes as it received, by what README and RFC 9110 say.
+fn passes_by_the_rules(name: &str) -> bool {
     let folded: String = name
         .chars()
         .map(|character| if character.is_ascii_alphanumeric() { character } else { '-' })
         .collect();
-    let is_alike = NO_LOOKALIKE.contains(&folded.as_str());
-    !TELLS_WHO.iter().any(|prefix| folded.starts_with(prefix))
-        && !MADE_HERE.contains(&folded.as_str())
-        && !FOR_ONE_CONNECTION.contains(&folded.as_str())
+    let is_alike = EXACT_SPELLING.contains(&folded.as_str());
+    !IDENTITY.iter().any(|prefix| folded.starts_with(prefix))
+        && !STRIPPED.contains(&folded.as_str())
+        && !CONNECTION_ONLY.contains(&folded.as_str())
         && (!is_alike || folded == name)
         && !["via", "x-forwarded-for"].contains(&name)
 }
@@ -294,7 +322,7 @@ fn client() -> ClientIdentity {
 }
 
 #[test]
-fn the_client_is_told_as_rfc_9440_has_it() {
+fn client_cert_header_follows_rfc_9440() {
     let client = client();
     let [certificate, fingerprint] = certificate_headers(&client);
     let inner = certificate.to_str().unwrap().strip_prefix(':').unwrap();
@@ -302,14 +330,14 @@ fn the_client_is_told_as_rfc_9440_has_it() {
     assert_eq!(der, client.der());
     assert_eq!(fingerprint.to_str().unwrap(), client.fingerprint().to_string());
     let head = Request::new(()).into_parts().0;
-    let told = for_application(&head, &client, "::ffff:192.0.2.7".parse().ok());
-    assert_eq!(told[FORWARDED_FOR], "192.0.2.7");
-    assert_eq!(told[header::VIA], "1.1 portcullis");
+    let sent = for_application(&head, &client, "::ffff:192.0.2.7".parse().ok());
+    assert_eq!(sent[FORWARDED_FOR], "192.0.2.7");
+    assert_eq!(sent[header::VIA], "1.1 portcullis");
 }
 
 proptest! {
     #[test]
-    fn an_address_is_written_as_everywhere_else(bits: u32, digit in 0u8..=255) {
+    fn address_is_formatted_as_display_does(bits: u32, digit in 0u8..=255) {
         for address in [bits, bits & 0xff, u32::from_be_bytes([digit; 4])] {
             let address = IpAddr::V4(address.into());
             let mut list = List::default();
@@ -317,4 +345,80 @@ proptest! {
             prop_assert_eq!(list.value().unwrap(), address.to_string());
         }
     }
+}
+
+fn rules_for(name: &str) -> [Result<HeaderRules, BadHeaderRule>; 3] {
+    let rules = HeaderRules::default();
+    [
+        rules.clone().pass(header(name)),
+        rules.clone().strip(header(name)),
+        rules.set(header(name), HeaderValue::from_static("1")),
+    ]
+}
+
+#[test]
+fn reserved_header_has_no_rule_in_any_spelling() {
+    for name in [
+        "client-cert",
+        "Client_Cert",
+        "x-client-cert-fingerprint",
+        "host",
+        "Content_Length",
+        "connection",
+        "keep.alive",
+        "te",
+        "transfer_encoding",
+        "upgrade",
+        "proxy-connection",
+    ] {
+        for rule in rules_for(name) {
+            assert_eq!(rule.unwrap_err(), BadHeaderRule::Reserved(header(name)));
+        }
+    }
+    for name in ["x-remote-user", "x-team", "x-forwarded-host", "via", "hosts"] {
+        assert!(rules_for(name).iter().all(Result::is_ok), "{name}");
+    }
+}
+
+fn sent(rules: &HeaderRules, headers: &[(&str, &str)]) -> HeaderMap {
+    let mut request = Request::new(());
+    for (name, value) in headers {
+        request.headers_mut().append(header(name), HeaderValue::from_str(value).unwrap());
+    }
+    rules.for_application(&request.into_parts().0, &client(), "192.0.2.7".parse().ok())
+}
+
+#[test]
+fn operator_rules_pass_strip_and_set() {
+    let rules = HeaderRules::default()
+        .pass(header("X-Forwarded-Host"))
+        .and_then(|rules| rules.pass(header("X-Remote-User")))
+        .and_then(|rules| rules.strip(header("X-Debug")))
+        .and_then(|rules| rules.strip(header("Via")))
+        .and_then(|rules| rules.set(header("X-Team"), HeaderValue::from_static("a, b")))
+        .unwrap();
+    let received = [
+        ("host", "api.example"),
+        ("x-forwarded-host", "caller.example"),
+        ("x_forwarded_host", "forged"),
+        ("x-remote-user", "alice"),
+        ("x_remote_user", "forged"),
+        ("x_debug", "1"),
+        ("x_team", "forged"),
+        ("x-team", "forged"),
+        ("x-stays", "1"),
+    ];
+    let headers = sent(&rules, &received);
+    assert_eq!(headers["x-forwarded-host"], "caller.example");
+    assert_eq!(headers["x-remote-user"], "alice");
+    assert_eq!(headers.get_all("x-team").iter().collect::<Vec<_>>(), ["a, b"]);
+    assert_eq!(headers["x-stays"], "1");
+    for gone in ["x_forwarded_host", "x_remote_user", "x_debug", "x_team", "via"] {
+        assert!(!headers.contains_key(gone), "{gone}");
+    }
+
+    let headers = sent(&HeaderRules::default(), &received);
+    assert_eq!(headers["x-forwarded-host"], "api.example");
+    assert!(!headers.contains_key("x-remote-user"));
+    assert_eq!((&headers["x_debug"], &headers["via"]), (&"1", &"1.1 portcullis"));
 }

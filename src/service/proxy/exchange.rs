@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
-use crate::service::headers;
+use crate::service::headers::HeaderRules;
 use crate::service::proxy::failure::ProxyError;
 use crate::service::proxy::pool::{Slot, UpstreamConnection};
 use crate::service::proxy::request::Target;
@@ -26,13 +26,14 @@ pub(super) struct Outgoing<'a> {
     pub(super) target: Target,
     pub(super) client: &'a ClientIdentity,
     pub(super) upload: &'a Upload,
+    pub(super) rules: &'a HeaderRules,
 }
 
 impl Outgoing<'_> {
     /// As the application gets it. Made anew where it is sent again, which is rare.
     fn request(&self, upstream: &Upstream) -> Request<Upload> {
         let peer = self.head.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
-        let mut headers = headers::for_application(self.head, self.client, peer);
+        let mut headers = self.rules.for_application(self.head, self.client, peer);
         if !headers.contains_key(header::HOST) {
             let host = self.target.host.clone().unwrap_or_else(|| upstream.host());
             headers.insert(header::HOST, host);

@@ -29,6 +29,7 @@ use crate::ClientIdentity;
 use crate::error::BoxError;
 use crate::problem;
 use crate::request_context::{RequestContext, log_request};
+use crate::service::headers::HeaderRules;
 use crate::service::proxy::exchange::{Deadlines, Outgoing, exchange};
 use crate::service::proxy::failure::ProxyError;
 use crate::service::proxy::pool::Pool;
@@ -66,6 +67,7 @@ struct Inner {
     patience: Deadlines,
     max_body: u64,
     limits: PoolLimits,
+    headers: HeaderRules,
 }
 
 /// What a pool is made from.
@@ -104,6 +106,7 @@ impl Proxy {
             },
             max_body: super::MAX_BODY,
             limits,
+            headers: HeaderRules::default(),
         }))
     }
 
@@ -158,6 +161,12 @@ impl Proxy {
         self.with_limits(|limits| limits.queue = most)
     }
 
+    /// Which headers of a request reach the application, beside the default rules.
+    #[must_use]
+    pub fn headers(self, rules: HeaderRules) -> Self {
+        self.with(|proxy| proxy.headers = rules)
+    }
+
     fn with_limits(self, set: impl FnOnce(&mut PoolLimits)) -> Self {
         self.with(|proxy| {
             set(&mut proxy.limits);
@@ -175,7 +184,7 @@ impl Inner {
         let began = Instant::now();
         let target = check(head).map_err(ProxyError::Rejection)?;
         let client = head.extensions.get::<ClientIdentity>().ok_or(ProxyError::NoIdentity)?;
-        let outgoing = Outgoing { head, target, client, upload };
+        let outgoing = Outgoing { head, target, client, upload, rules: &self.headers };
         let slot = self.pool.enter(began + self.patience.answer).await?;
         let answer = exchange(&self.upstream, &slot, &outgoing, self.patience, began).await?;
         let mut response = response::relay(answer, slot, upload.clone());
