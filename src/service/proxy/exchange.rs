@@ -1,4 +1,4 @@
-//! One request to the application and the head of its answer.
+//! One request to the application and the head of its response.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,15 +13,16 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::service::headers::HeaderRules;
 use crate::service::proxy::failure::ProxyError;
-use crate::service::proxy::pool::{Slot, UpstreamConnection};
+use crate::service::proxy::pool::{MAX_HEAD, Slot, UpstreamConnection};
 use crate::service::proxy::request::Target;
-use crate::service::proxy::upload::{Fault, Upload};
+use crate::service::proxy::state::UpstreamState;
+use crate::service::proxy::upload::{Upload, UploadError};
 use crate::service::proxy::upstream::Upstream;
 use crate::{ClientIdentity, PeerAddr};
 
-/// A request on its way to the application.
+/// A request to the application.
 pub(super) struct Outgoing<'a> {
-    /// As it came.
+    /// As received.
     pub(super) head: &'a request::Parts,
     pub(super) target: Target,
     pub(super) client: &'a ClientIdentity,
@@ -30,7 +31,7 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// As the application gets it. Made anew where it is sent again, which is rare.
+    /// The request as the application gets it.
     fn request(&self, upstream: &Upstream) -> Request<Upload> {
         let peer = self.head.extensions.get::<PeerAddr>().map(|peer| peer.0.ip());
         let mut headers = self.rules.for_application(self.head, self.client, peer);
@@ -46,8 +47,7 @@ impl Outgoing<'_> {
         request
     }
 
-    /// Says in the headers how long the body is. hyper would send no body of unknown length with a
-    /// GET.
+    /// Frames the body explicitly: hyper sends no body of unknown length with a GET.
     fn frame(&self, headers: &mut HeaderMap) {
         if self.upload.is_empty() {
             if self.head.headers.contains_key(header::CONTENT_LENGTH) {
@@ -60,145 +60,157 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Whether it may be sent again if it is not known what became of it.
+    /// True if it is safe to send the request twice.
     fn is_repeatable(&self) -> bool {
         self.head.method.is_idempotent() && self.upload.is_empty()
     }
 }
 
-/// How long things may take.
+/// The deadlines of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadlines {
     pub(super) connect: Duration,
-    /// To the head of the answer, from the beginning or from when a body last went on.
-    pub(super) answer: Duration,
-    /// In which something of a body must come.
+    /// To the head of the response, from the start or the last progress of the body.
+    pub(super) response: Duration,
+    /// For each pause within the body.
     pub(super) body: Duration,
 }
 
-/// An answer whose body is still to come, by a connection that somebody must drive.
+/// A response whose body is still to be read from a connection that the reader drives.
 pub(super) struct UpstreamResponse {
     pub(super) response: Response<Incoming>,
-    pub(super) link: Box<UpstreamConnection>,
+    pub(super) connection: Box<UpstreamConnection>,
 }
 
-/// Sends a request and waits for the head of its answer.
+/// Sends a request and waits for the head of its response.
 pub(super) async fn exchange(
+    state: &UpstreamState,
     upstream: &Upstream,
     slot: &Slot,
     outgoing: &Outgoing<'_>,
-    patience: Deadlines,
+    deadlines: Deadlines,
     began: Instant,
 ) -> Result<UpstreamResponse, ProxyError> {
     let idle = slot.idle(!outgoing.is_repeatable());
     let is_reused = idle.is_some();
-    let link = match idle {
-        Some(link) => link,
-        // On the heap, for it is rare, and a request without it is smaller.
-        None => Box::pin(connect(upstream, patience)).await?,
+    let connection = match idle {
+        Some(connection) => connection,
+        // Boxed because it is rare: the future of a request without it is smaller.
+        None => Box::pin(connect(state, upstream, deadlines)).await?,
     };
-    let lost = match send(link, upstream, outgoing, patience, began).await {
-        Ok(answer) => return Ok(answer),
+    let lost = match send(connection, upstream, outgoing, deadlines, began).await {
+        Ok(response) => return Ok(response),
         Err(lost) => lost,
     };
-    // RFC 9110 section 9.2.2. On a connection that is new, so that it is not lost in the same way.
-    let may_repeat = match lost.trace {
-        Trace::Answered => false,
-        Trace::Unwritten => true,
-        Trace::Written => is_reused && outgoing.head.method.is_idempotent(),
+    // RFC 9110 section 9.2.2. A new connection cannot be closed for idleness.
+    let is_repeatable = match lost.sent {
+        Sent::Responded => false,
+        Sent::Nothing => true,
+        Sent::Something => is_reused && outgoing.head.method.is_idempotent(),
     };
     let has_body_begun = outgoing.upload.progress().frames > 0;
-    if !may_repeat || has_body_begun || !matches!(lost.failure, ProxyError::Closed(_)) {
+    if !is_repeatable || has_body_begun || !matches!(lost.failure, ProxyError::Closed(_)) {
         return Err(lost.failure);
     }
     tracing::debug!(reason = %lost.failure, "request_sent_again");
-    let link = Box::pin(connect(upstream, patience)).await?;
-    send(link, upstream, outgoing, patience, began).await.map_err(|lost| lost.failure)
+    let connection = Box::pin(connect(state, upstream, deadlines)).await?;
+    send(connection, upstream, outgoing, deadlines, began).await.map_err(|lost| lost.failure)
 }
 
 async fn connect(
+    state: &UpstreamState,
     upstream: &Upstream,
-    patience: Deadlines,
+    deadlines: Deadlines,
 ) -> Result<Box<UpstreamConnection>, ProxyError> {
-    let stream = upstream.connect(patience.connect).await?;
+    let connected = upstream.connect(deadlines.connect).await;
+    state.record(connected.is_ok());
+    let stream = connected?;
     UpstreamConnection::new(stream).await.map_err(ProxyError::Closed)
 }
 
-/// A request that got no answer.
+/// A request that got no response.
 struct Lost {
     failure: ProxyError,
-    trace: Trace,
+    sent: Sent,
 }
 
-/// What of a request that got no answer can be seen on its connection.
+/// How far a request without a response got, as seen on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trace {
-    /// Nothing of it went out.
-    Unwritten,
-    /// Something went out, and nothing came.
-    Written,
-    /// Something came.
-    Answered,
+enum Sent {
+    /// Nothing was written.
+    Nothing,
+    /// Something was written, and nothing was read.
+    Something,
+    /// Something was read.
+    Responded,
 }
 
 async fn send(
-    mut link: Box<UpstreamConnection>,
+    mut connection: Box<UpstreamConnection>,
     upstream: &Upstream,
     outgoing: &Outgoing<'_>,
-    patience: Deadlines,
+    deadlines: Deadlines,
     began: Instant,
 ) -> Result<UpstreamResponse, Lost> {
-    link.seen.forget();
-    // What it waits for comes from the connection that is driven here, in this very task. It needs
-    // neither a waker of its own nor to yield: both would only cost, or lose a wake-up.
-    let mut answer = pin!(unconstrained(link.sender.try_send_request(outgoing.request(upstream))));
-    let mut alarm = pin!(sleep_until(began + patience.answer));
+    connection.traffic.reset();
+    // The connection is driven in this task, so the response needs no waker of its own, and
+    // yielding to the runtime's budget would lose a wake-up.
+    let sending = connection.sender.try_send_request(outgoing.request(upstream));
+    let mut response = pin!(unconstrained(sending));
+    let mut deadline = pin!(sleep_until(began + deadlines.response));
     let mut frames = 0;
-    let answered = poll_fn(|context| {
-        link.drive(context);
-        if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return Poll::Ready(Ok(answer));
+    let outcome = poll_fn(|context| {
+        connection.drive(context);
+        let mut quiet = Context::from_waker(Waker::noop());
+        if let Poll::Ready(response) = response.as_mut().poll(&mut quiet) {
+            return Poll::Ready(Ok(response));
         }
         if !outgoing.upload.is_empty() {
             let progress = outgoing.upload.progress();
             if progress.frames > frames {
                 frames = progress.frames;
-                alarm.as_mut().reset(Instant::now() + patience.answer);
+                deadline.as_mut().reset(Instant::now() + deadlines.response);
             }
         }
-        alarm.as_mut().poll(context).map(Err)
+        deadline.as_mut().poll(context).map(Err)
     });
-    let failure = match answered.await {
+    let failure = match outcome.await {
         Ok(Ok(response)) => match check(response) {
-            Ok(response) => return Ok(UpstreamResponse { response, link }),
+            Ok(response) => return Ok(UpstreamResponse { response, connection }),
             Err(failure) => failure,
         },
-        Ok(Err(error)) => classify(error.into_error(), outgoing.upload.progress().fault),
+        Ok(Err(error)) => {
+            let read = connection.traffic.read();
+            classify(error.into_error(), outgoing.upload.progress().error, read)
+        }
         Err(()) if outgoing.upload.progress().is_awaited => ProxyError::BodyTimeout,
         Err(()) => ProxyError::ResponseTimeout,
     };
-    let trace = match (link.seen.read(), link.seen.written()) {
-        (true, _) => Trace::Answered,
-        (false, true) => Trace::Written,
-        (false, false) => Trace::Unwritten,
+    let sent = match (connection.traffic.read() > 0, connection.traffic.has_written()) {
+        (true, _) => Sent::Responded,
+        (false, true) => Sent::Something,
+        (false, false) => Sent::Nothing,
     };
-    Err(Lost { failure, trace })
+    Err(Lost { failure, sent })
 }
 
-fn classify(error: hyper::Error, fault: Option<Fault>) -> ProxyError {
-    match fault {
-        Some(fault) => fault.into(),
+/// What a request failed of. `read` is how many bytes of the response had arrived.
+fn classify(error: hyper::Error, upload: Option<UploadError>, read: usize) -> ProxyError {
+    match upload {
+        Some(error) => error.into(),
+        None if error.is_parse_too_large() && read < MAX_HEAD => ProxyError::TooManyHeaders,
+        None if error.is_parse_too_large() => ProxyError::HeadTooLarge,
         None if error.is_parse() => ProxyError::BadResponse(Some(error)),
         None => ProxyError::Closed(error),
     }
 }
 
-/// Refuses answers that cannot be passed on.
+/// Refuses responses that cannot be passed on.
 fn check(response: Response<Incoming>) -> Result<Response<Incoming>, ProxyError> {
     let mut encodings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     let is_framed = encodings.next().is_none_or(is_chunked) && encodings.next().is_none();
-    // Nobody has asked to speak another protocol.
+    // No request asked to switch protocols.
     let is_http = response.status() != StatusCode::SWITCHING_PROTOCOLS;
     if is_framed && is_http { Ok(response) } else { Err(ProxyError::BadResponse(None)) }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between a client and an application, as a closed list.
+//! The closed list of failures between a client and an application.
 
 use std::fmt;
 use std::io;
@@ -6,9 +6,10 @@ use std::io;
 use http::StatusCode;
 use metrics::{counter, describe_counter};
 
-use crate::service::proxy::upload::Fault;
+use crate::service::proxy::pool::{MAX_HEAD, MAX_HEADERS};
+use crate::service::proxy::upload::UploadError;
 
-/// Why a request was refused before the upstream heard of it.
+/// Why a request is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InvalidRequest {
     /// The target is none that this method can have.
@@ -19,48 +20,87 @@ pub(super) enum InvalidRequest {
     ContentLength,
 }
 
-/// Why a request was not answered as the upstream would have it.
+/// How the body of a response broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyFailure {
+    /// The connection closed before the announced end.
+    ShortBody,
+    /// The application reset the connection.
+    Reset,
+    /// A chunk is malformed.
+    BadChunk,
+}
+
+impl BodyFailure {
+    /// What hyper's error says of a body.
+    pub(super) fn of(error: &hyper::Error, was_reset: bool) -> Self {
+        let source = std::error::Error::source(error);
+        let kind =
+            source.and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+        match kind {
+            _ if was_reset => Self::Reset,
+            Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Self::BadChunk,
+            _ => Self::ShortBody,
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::ShortBody => "short_body",
+            Self::Reset => "reset",
+            Self::BadChunk => "bad_chunk",
+        }
+    }
+}
+
+/// Why the client does not get the application's whole response.
 #[derive(Debug)]
 pub(super) enum ProxyError {
-    /// It was refused.
+    /// The request is not passed on.
     Rejection(InvalidRequest),
-    /// Nobody knows who asks: the service runs without the server that verifies clients.
+    /// The request has no client identity: the service runs without the server that verifies.
     NoIdentity,
-    /// The body is larger than it may be.
+    /// The request's body is too large.
     BodyTooLarge,
-    /// The body broke off, or its framing is wrong.
+    /// The request's body broke off, or its framing is wrong.
     BodyBroken,
-    /// The client did not go on with its body.
+    /// The request's body stalled.
     BodyTimeout,
     /// Too many requests wait for a connection to the upstream.
     QueueFull,
     /// No connection to the upstream became free.
     QueueTimeout,
-    /// No connection can be made.
+    /// Connecting failed.
     Connect(io::Error),
-    /// None was made in time.
+    /// Connecting took too long.
     ConnectTimeout,
-    /// The connection ended before the answer's head was complete.
+    /// The connection closed before the response's head was complete.
     Closed(hyper::Error),
-    /// The head of the answer is none that can be passed on.
+    /// The response's head is malformed or cannot be passed on.
     BadResponse(Option<hyper::Error>),
-    /// There was no head in time.
+    /// The response's head has too many lines.
+    TooManyHeaders,
+    /// The response's head is too large.
+    HeadTooLarge,
+    /// The response's head did not arrive in time.
     ResponseTimeout,
+    /// The response's body broke off.
+    Body(BodyFailure),
 }
 
-impl From<Fault> for ProxyError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::TooLarge => Self::BodyTooLarge,
-            Fault::Broken => Self::BodyBroken,
-            Fault::BodyStalled => Self::BodyTimeout,
+impl From<UploadError> for ProxyError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::TooLarge => Self::BodyTooLarge,
+            UploadError::Broken => Self::BodyBroken,
+            UploadError::Stalled => Self::BodyTimeout,
         }
     }
 }
 
 impl ProxyError {
     /// All the reasons.
-    const REASONS: [&str; 14] = [
+    const REASONS: [&str; 15] = [
         "bad_target",
         "transfer_encoding",
         "content_length",
@@ -75,13 +115,14 @@ impl ProxyError {
         "closed",
         "bad_response",
         "response_timeout",
+        "body",
     ];
 
-    /// Has each series begin at zero, so that the first of its kind is seen as an increase.
-    pub(super) fn begin_counting() {
+    /// Starts each series at zero, so that its first failure counts as an increase.
+    pub(super) fn register_counters() {
         describe_counter!(
             "portcullis_proxy_failures_total",
-            "Requests that the proxy answered itself, by what was wrong."
+            "Requests for which the client did not get the application's whole response, by reason."
         );
         for reason in Self::REASONS {
             counter!("portcullis_proxy_failures_total", "reason" => reason).absolute(0);
@@ -92,7 +133,7 @@ impl ProxyError {
         counter!("portcullis_proxy_failures_total", "reason" => self.reason()).increment(1);
     }
 
-    /// What the log and the counters call it.
+    /// The reason in the log and the counters.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Rejection(InvalidRequest::BadTarget) => "bad_target",
@@ -107,7 +148,8 @@ impl ProxyError {
             Self::Connect(_) => "connect",
             Self::ConnectTimeout => "connect_timeout",
             Self::Closed(_) => "closed",
-            Self::BadResponse(_) => "bad_response",
+            Self::BadResponse(_) | Self::TooManyHeaders | Self::HeadTooLarge => "bad_response",
+            Self::Body(_) => "body",
             Self::ResponseTimeout => "response_timeout",
         }
     }
@@ -119,14 +161,19 @@ impl ProxyError {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(_) | Self::Closed(_) | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
+            Self::Connect(_)
+            | Self::Closed(_)
+            | Self::BadResponse(_)
+            | Self::TooManyHeaders
+            | Self::HeadTooLarge
+            | Self::Body(_) => StatusCode::BAD_GATEWAY,
             Self::QueueTimeout | Self::ConnectTimeout | Self::ResponseTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
         }
     }
 
-    /// What whoever asked may know.
+    /// What the client may know.
     pub(super) fn detail(&self) -> &'static str {
         match self {
             Self::Rejection(InvalidRequest::BadTarget) => "The request's target is malformed.",
@@ -139,15 +186,18 @@ impl ProxyError {
             Self::BodyBroken => "The body is malformed or incomplete.",
             Self::BodyTimeout => "The body did not arrive in time.",
             Self::QueueFull => "The application has too much to do.",
-            Self::Connect(_) | Self::Closed(_) => "The application cannot be reached.",
-            Self::BadResponse(_) => "The application's answer is malformed.",
+            Self::Connect(_) => "The application cannot be reached.",
+            Self::Closed(_) => "The application closed the connection without responding.",
+            Self::BadResponse(_) => "The application's response is malformed.",
+            Self::TooManyHeaders | Self::HeadTooLarge => "The application's response is too large.",
+            Self::Body(_) => "The application's response broke off.",
             Self::QueueTimeout | Self::ConnectTimeout | Self::ResponseTimeout => {
-                "The application did not answer in time."
+                "The application did not respond in time."
             }
         }
     }
 
-    /// Whether it is the client's doing, and not the upstream's.
+    /// True if the client caused it.
     pub(super) fn is_of_client(&self) -> bool {
         self.status().is_client_error()
     }
@@ -158,6 +208,17 @@ impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => write!(f, "{error}"),
+            Self::Body(failure) => f.write_str(match failure {
+                BodyFailure::ShortBody => "the response's body is shorter than announced",
+                BodyFailure::Reset => "the application reset the connection within the response",
+                BodyFailure::BadChunk => "a chunk of the response's body is malformed",
+            }),
+            Self::TooManyHeaders => {
+                write!(f, "the response has more than {MAX_HEADERS} header lines")
+            }
+            Self::HeadTooLarge => {
+                write!(f, "the head of the response is larger than {} KiB", MAX_HEAD >> 10)
+            }
             Self::Closed(error) | Self::BadResponse(Some(error)) => {
                 write!(f, "{error}")?;
                 let mut source = std::error::Error::source(error);

@@ -1,15 +1,16 @@
-//! In front of an application: what is verified is passed on to it, and its answers back.
+//! The reverse proxy: it forwards requests with the verified identity to an application.
 //!
-//! A request takes this way: is it one that everybody reads alike (`request`)? a connection, an
-//! idle one or a new one, or a place in the queue (`pool`, `upstream`), the headers
-//! ([`headers`](crate::service::headers)), there and back (`exchange`, `upload`), and the answer
-//! (`answer`). What can go wrong on it is one list (`failure`).
+//! A request is checked (`request`), gets an idle or a new connection or a place in the queue
+//! (`pool`, `upstream`, `state`), gets its headers ([`headers`](crate::service::headers)), is sent
+//! (`exchange`, `upload`), and its response is relayed (`response`). All failures are one list
+//! (`failure`).
 
 mod exchange;
 mod failure;
 mod pool;
 mod request;
 mod response;
+mod state;
 mod upload;
 mod upstream;
 
@@ -37,13 +38,14 @@ use crate::service::proxy::request::check;
 use crate::service::proxy::upload::Upload;
 
 pub use response::ProxyBody;
+pub use state::UpstreamState;
 pub use upstream::{BadUpstream, Upstream};
 
-/// A service that passes requests on to an application, by HTTP/1.1.
+/// A service that forwards requests to an application, by HTTP/1.1.
 ///
-/// It tells the application who asks, in the headers of [`headers`](crate::service::headers), and takes that from the
-/// extensions of the request, where the server has put it. Cloning it is cheap, and all clones share
-/// their connections.
+/// The server stores the verified identity in each request's extensions. The proxy sends it to the
+/// application in [headers](crate::service::headers). Cloning is cheap; clones share their
+/// connections.
 ///
 /// ```no_run
 /// use portcullis::Config;
@@ -64,13 +66,14 @@ pub struct Proxy(Arc<Inner>);
 struct Inner {
     upstream: Upstream,
     pool: Arc<Pool>,
-    patience: Deadlines,
+    state: UpstreamState,
+    deadlines: Deadlines,
     max_body: u64,
     limits: PoolLimits,
     headers: HeaderRules,
 }
 
-/// What a pool is made from.
+/// The limits of a pool.
 #[derive(Clone, Copy, Debug)]
 struct PoolLimits {
     connections: usize,
@@ -91,17 +94,18 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// Passes requests on to this application.
+    /// Forwards requests to this application.
     pub fn new(upstream: Upstream) -> Self {
         let limits =
             PoolLimits { connections: 1024, queue: 1024, idle_timeout: Duration::from_secs(4) };
-        ProxyError::begin_counting();
+        ProxyError::register_counters();
         Self(Arc::new(Inner {
+            state: UpstreamState::new(upstream.clone()),
             upstream,
             pool: limits.pool(),
-            patience: Deadlines {
+            deadlines: Deadlines {
                 connect: Duration::from_secs(5),
-                answer: Duration::from_secs(29),
+                response: Duration::from_secs(29),
                 body: Duration::from_secs(30),
             },
             max_body: super::MAX_BODY,
@@ -115,47 +119,46 @@ impl Proxy {
         self
     }
 
-    /// How long it may take to connect to the application. 5 s. A connection that is refused is
-    /// tried again for two seconds within it, for an application that is being started anew.
+    /// The deadline to connect to the application. 5 s. A refused connection is retried for up to
+    /// two seconds of it, while the application restarts.
     #[must_use]
     pub fn connect_timeout(self, limit: Duration) -> Self {
-        self.with(|proxy| proxy.patience.connect = limit)
+        self.with(|proxy| proxy.deadlines.connect = limit)
     }
 
-    /// How long it may take until the head of the application's answer is there, from the request
-    /// or from the last piece of its body. 29 s, as API Gateway has it.
+    /// The deadline to the head of the application's response, from the request or the last
+    /// progress of its body. 29 s, as in API Gateway.
     #[must_use]
     pub fn timeout(self, limit: Duration) -> Self {
-        self.with(|proxy| proxy.patience.answer = limit)
+        self.with(|proxy| proxy.deadlines.response = limit)
     }
 
-    /// How long nothing may come of a request's body. 30 s.
+    /// The longest pause within a request's body. 30 s.
     #[must_use]
     pub fn body_timeout(self, limit: Duration) -> Self {
-        self.with(|proxy| proxy.patience.body = limit)
+        self.with(|proxy| proxy.deadlines.body = limit)
     }
 
-    /// How many bytes the body of a request may have. 10 MiB, as API Gateway has it.
+    /// The largest request body in bytes. 10 MiB, as in API Gateway.
     #[must_use]
     pub fn max_body(self, bytes: u64) -> Self {
         self.with(|proxy| proxy.max_body = bytes)
     }
 
-    /// For how long an idle connection to the application is kept. 4 s: shorter than applications
-    /// keep it, which is 5 s for Node.js, or a request meets a connection that just ends.
+    /// How long an idle connection to the application is kept. 4 s: shorter than the application
+    /// keeps it, which is 5 s for Node.js, or a request meets a connection that is closing.
     #[must_use]
     pub fn idle_timeout(self, limit: Duration) -> Self {
         self.with_limits(|limits| limits.idle_timeout = limit)
     }
 
-    /// How many connections to the application there may be, one for each request in progress.
-    /// 1024.
+    /// The most connections to the application, one for each request in flight. 1024.
     #[must_use]
     pub fn max_connections(self, most: usize) -> Self {
         self.with_limits(|limits| limits.connections = most)
     }
 
-    /// How many requests may wait for a connection once there are so many. 1024.
+    /// The most requests that wait for a connection. 1024.
     #[must_use]
     pub fn queue(self, most: usize) -> Self {
         self.with_limits(|limits| limits.queue = most)
@@ -167,6 +170,11 @@ impl Proxy {
         self.with(|proxy| proxy.headers = rules)
     }
 
+    /// Whether the application can be reached, for a readiness endpoint.
+    pub fn upstream_state(&self) -> UpstreamState {
+        self.0.state.clone()
+    }
+
     fn with_limits(self, set: impl FnOnce(&mut PoolLimits)) -> Self {
         self.with(|proxy| {
             set(&mut proxy.limits);
@@ -176,7 +184,7 @@ impl Proxy {
 }
 
 impl Inner {
-    async fn pass(
+    async fn forward(
         &self,
         head: &head::Parts,
         upload: &Upload,
@@ -185,11 +193,13 @@ impl Inner {
         let target = check(head).map_err(ProxyError::Rejection)?;
         let client = head.extensions.get::<ClientIdentity>().ok_or(ProxyError::NoIdentity)?;
         let outgoing = Outgoing { head, target, client, upload, rules: &self.headers };
-        let slot = self.pool.enter(began + self.patience.answer).await?;
-        let answer = exchange(&self.upstream, &slot, &outgoing, self.patience, began).await?;
-        let mut response = response::relay(answer, slot, upload.clone());
-        // A connection of HTTP/1 on which a request has not been read to its end is of no further
-        // use, and the client has to hear of it: its next request would be lost.
+        let slot = self.pool.enter(began + self.deadlines.response).await?;
+        let (state, upstream) = (&self.state, &self.upstream);
+        let response = exchange(state, upstream, &slot, &outgoing, self.deadlines, began).await?;
+        let context = RequestContext::of_head(head);
+        let mut response = response::relay(response, slot, upload.clone(), context);
+        // An early response: the unread request body makes the connection unusable for another
+        // request of HTTP/1, which the client must know.
         if !upload.is_over() {
             problem::close(&mut response, head.version);
         }
@@ -197,7 +207,7 @@ impl Inner {
     }
 }
 
-/// What the client gets instead of an answer; the log gets the reason.
+/// The response to a request that failed. The log gets the reason.
 fn report(failure: &ProxyError, head: &head::Parts, upload: Upload) -> Response<ProxyBody> {
     failure.count();
     let context = RequestContext::of_head(head);
@@ -209,14 +219,14 @@ fn report(failure: &ProxyError, head: &head::Parts, upload: Upload) -> Response<
         log_request!(warn, &context, "upstream_failed", reason, status = number, error = %failure);
     }
     let mut response = problem::response(status, failure.detail(), &context);
-    // What of its body is still to come must not be taken for a request.
+    // The unread body must not be read as the next request.
     if matches!(failure, ProxyError::Rejection(_)) || !upload.is_empty() {
         problem::close(&mut response, head.version);
     }
     response.map(|text| ProxyBody::text(text, upload))
 }
 
-/// The answer of a [`Proxy`] that is to come.
+/// The response future of a [`Proxy`].
 pub type ProxyFuture =
     Pin<Box<dyn Future<Output = Result<Response<ProxyBody>, Infallible>> + Send>>;
 
@@ -230,14 +240,14 @@ where
 
     fn call(&self, request: Request<B>) -> ProxyFuture {
         let (head, body) = request.into_parts();
-        let (upload, fits) = Upload::new(body, self.0.max_body, self.0.patience.body);
+        let (upload, fits) = Upload::new(body, self.0.max_body, self.0.deadlines.body);
         let proxy = Arc::clone(&self.0);
         Box::pin(async move {
-            let passed = match fits {
-                Ok(()) => proxy.pass(&head, &upload).await,
-                Err(fault) => Err(fault.into()),
+            let forwarded = match fits {
+                Ok(()) => proxy.forward(&head, &upload).await,
+                Err(error) => Err(error.into()),
             };
-            Ok(passed.unwrap_or_else(|failure| report(&failure, &head, upload)))
+            Ok(forwarded.unwrap_or_else(|failure| report(&failure, &head, upload)))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Connections to the application: at most so many, the idle ones kept for a while.
+//! The pool of connections to the application: bounded, and idle ones are kept for a while.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,46 +13,49 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::service::proxy::failure::ProxyError;
 use crate::service::proxy::upload::Upload;
-use crate::service::proxy::upstream::{Seen, Stream};
+use crate::service::proxy::upstream::{Stream, Traffic};
 
-/// How much is buffered in each direction, and how large the head of an answer may be. hyper keeps
-/// pieces of up to this size in flight, several at once: more would cost megabytes a connection.
-const BUFFER: usize = 64 << 10;
+/// The largest head of a response, and the size of a buffer. hyper keeps several buffers of this
+/// size in flight: larger ones would cost megabytes a connection.
+pub(super) const MAX_HEAD: usize = 64 << 10;
+
+/// The most header lines of a response.
+pub(super) const MAX_HEADERS: usize = 256;
 
 /// A connection to the application, for one request at a time.
 ///
-/// It has no task of its own: whoever waits for the answer drives it. A request costs no wake-up of
-/// another task, and dropping this cancels it.
+/// It has no task of its own: the task that waits for the response drives it. A request costs no
+/// wake-up of another task, and dropping this cancels it.
 pub(super) struct UpstreamConnection {
     pub(super) sender: SendRequest<Upload>,
     connection: Option<Connection<TokioIo<Stream>, Upload>>,
-    pub(super) seen: Arc<Seen>,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 impl UpstreamConnection {
     pub(super) async fn new(stream: Stream) -> Result<Box<Self>, hyper::Error> {
-        let seen = Arc::clone(&stream.seen);
+        let traffic = Arc::clone(&stream.traffic);
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER);
+        builder.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-        Ok(Box::new(Self { sender, connection: Some(connection), seen }))
+        Ok(Box::new(Self { sender, connection: Some(connection), traffic }))
     }
 
-    /// Goes on with what is to be sent and received.
+    /// Makes progress with sending and receiving.
     pub(super) fn drive(&mut self, context: &mut Context<'_>) {
         if let Some(connection) = &mut self.connection
             && Pin::new(connection).poll(context).is_ready()
         {
-            // Whatever went wrong, whoever waits for the answer or its body has been told.
+            // hyper has passed the error to the response or its body.
             self.connection = None;
         }
     }
 
-    /// Whether it can take a request. `look` asks the system whether the other side has ended it,
-    /// at the price of a system call, instead of relying on what has been heard.
-    fn is_ready(&mut self, look: bool) -> bool {
-        if look {
-            self.seen.look();
+    /// True if it can take a request. `probe` asks the system whether the peer has closed it, at
+    /// the price of a system call.
+    fn is_ready(&mut self, probe: bool) -> bool {
+        if probe {
+            self.traffic.probe();
         }
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.connection.is_some() && self.sender.is_ready()
@@ -63,8 +66,8 @@ impl UpstreamConnection {
 pub(super) struct Pool {
     idle: Mutex<Idle>,
     idle_timeout: Duration,
-    /// As many permits as there may be connections. A connection is made only by the holder of a
-    /// permit who finds none idle, so there are never more connections than permits.
+    /// One permit a connection. Only the holder of a permit connects, and only if no connection is
+    /// idle, so there are never more connections than permits.
     room: Arc<Semaphore>,
     waiting: AtomicUsize,
     most_waiting: usize,
@@ -73,7 +76,7 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Idle {
     /// In the order in which they became idle.
-    links: Vec<(Instant, Box<UpstreamConnection>)>,
+    connections: Vec<(Instant, Box<UpstreamConnection>)>,
     is_swept: bool,
 }
 
@@ -108,22 +111,22 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes out those that have been idle for too long; returns when the next one will have been.
+    /// Closes connections that have been idle for too long; returns when the next one will be.
     fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.lock();
-        let live = idle.links.iter().position(|(since, _)| now - *since < self.idle_timeout);
-        let count = live.unwrap_or(idle.links.len());
-        let gone: Vec<_> = idle.links.drain(..count).collect();
-        let next = idle.links.first().map(|(since, _)| *since + self.idle_timeout);
+        let live = idle.connections.iter().position(|(since, _)| now - *since < self.idle_timeout);
+        let count = live.unwrap_or(idle.connections.len());
+        let gone: Vec<_> = idle.connections.drain(..count).collect();
+        let next = idle.connections.first().map(|(since, _)| *since + self.idle_timeout);
         idle.is_swept = next.is_some();
         drop(idle);
-        // Closing sockets takes its time: nobody waits for it.
+        // Sockets are closed outside the lock.
         drop(gone);
         next
     }
 }
 
-/// Somebody who waits for a connection.
+/// A place in the queue for a connection.
 struct Waiting<'a>(&'a Pool);
 
 impl<'a> Waiting<'a> {
@@ -147,25 +150,25 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// An idle connection, the one that was used last.
-    pub(super) fn idle(&self, look: bool) -> Option<Box<UpstreamConnection>> {
+    /// The idle connection that was used last.
+    pub(super) fn idle(&self, probe: bool) -> Option<Box<UpstreamConnection>> {
         let oldest = Instant::now() - self.pool.idle_timeout;
         loop {
-            let (since, mut link) = self.pool.lock().links.pop()?;
-            if since > oldest && link.is_ready(look) {
-                return Some(link);
+            let (since, mut connection) = self.pool.lock().connections.pop()?;
+            if since > oldest && connection.is_ready(probe) {
+                return Some(connection);
             }
         }
     }
 
-    /// Keeps a connection for the next request, if it is good for one, and gives up the right to it.
-    pub(super) fn give_back(self, mut link: Box<UpstreamConnection>) {
-        if self.pool.idle_timeout.is_zero() || !link.is_ready(false) {
+    /// Returns a connection to the pool, if it can take another request.
+    pub(super) fn give_back(self, mut connection: Box<UpstreamConnection>) {
+        if self.pool.idle_timeout.is_zero() || !connection.is_ready(false) {
             return;
         }
         let now = Instant::now();
         let mut idle = self.pool.lock();
-        idle.links.push((now, link));
+        idle.connections.push((now, connection));
         if !idle.is_swept {
             idle.is_swept = true;
             tokio::spawn(sweep(Arc::downgrade(&self.pool), now + self.pool.idle_timeout));
@@ -173,7 +176,7 @@ impl Slot {
     }
 }
 
-/// Closes connections that are idle for too long, as long as there are idle ones.
+/// Closes connections that are idle for too long, until none is idle.
 async fn sweep(pool: Weak<Pool>, mut next: Instant) {
     loop {
         sleep_until(next).await;
@@ -192,13 +195,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_that_has_just_ended_is_seen_by_who_looks() {
+    async fn probe_sees_a_connection_that_has_just_closed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut link = UpstreamConnection::new(Stream::of(ours)).await.unwrap();
-        assert!(link.is_ready(true));
+        let mut connection = UpstreamConnection::new(Stream::of(ours)).await.unwrap();
+        assert!(connection.is_ready(true));
         drop(theirs);
-        // The runtime has not heard of it: it has had no turn since.
-        assert!(link.is_ready(false));
-        assert!(!link.is_ready(true));
+        // The runtime has not polled the socket since.
+        assert!(connection.is_ready(false));
+        assert!(!connection.is_ready(true));
     }
 }

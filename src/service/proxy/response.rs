@@ -1,4 +1,4 @@
-//! What a client gets: the application's answer, or what went wrong.
+//! The response to the client: relayed from the application, or a failure.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -8,34 +8,36 @@ use http::{HeaderMap, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tracing::warn;
 
+use crate::request_context::{RequestContext, log_request};
 use crate::service::headers;
 use crate::service::proxy::exchange::UpstreamResponse;
+use crate::service::proxy::failure::{BodyFailure, ProxyError};
 use crate::service::proxy::pool::{Slot, UpstreamConnection};
 use crate::service::proxy::upload::Upload;
 
-/// The body of an answer of a [`Proxy`](super::Proxy).
+/// The body of a response of a [`Proxy`](super::Proxy).
 pub struct ProxyBody {
     kind: Kind,
-    /// Kept until the answer has been sent: an HTTP/2 stream whose body is dropped before that is
-    /// reset, and its answer lost.
+    /// Kept until the response has been sent: h2 resets a stream whose request body is dropped
+    /// earlier, and the response is lost.
     _upload: Upload,
 }
 
 enum Kind {
-    /// A failure in words.
+    /// A failure.
     Text(Full<Bytes>),
-    /// What the application sends.
+    /// The application's response.
     Relay(Relay),
 }
 
 struct Relay {
     body: Incoming,
-    /// What the body comes by, until it is there.
+    /// The connection, until the whole body was read.
     source: Option<(Slot, Box<UpstreamConnection>)>,
-    /// Why there will be no more of it.
+    /// An error that is reported after the data before it has been sent.
     broken: Option<hyper::Error>,
+    context: RequestContext,
 }
 
 impl ProxyBody {
@@ -44,23 +46,29 @@ impl ProxyBody {
     }
 }
 
-/// The answer of an application as the client gets it.
-pub(super) fn relay(answer: UpstreamResponse, slot: Slot, upload: Upload) -> Response<ProxyBody> {
-    let (mut head, body) = answer.response.into_parts();
-    // How it is framed on the way to the client follows from the client's version and the body.
+/// Relays the application's response to the client.
+pub(super) fn relay(
+    upstream: UpstreamResponse,
+    slot: Slot,
+    upload: Upload,
+    context: RequestContext,
+) -> Response<ProxyBody> {
+    let (mut head, body) = upstream.response.into_parts();
+    // The framing towards the client follows from the client's version and the body.
     head.version = Version::HTTP_11;
     if !is_length_plain(&head.headers) {
         head.headers.remove(header::CONTENT_LENGTH);
     }
     headers::for_client(&mut head.headers);
-    let mut relay = Relay { body, source: Some((slot, answer.link)), broken: None };
+    let source = Some((slot, upstream.connection));
+    let mut relay = Relay { body, source, broken: None, context };
     if relay.body.is_end_stream() {
         relay.finish();
     }
     Response::from_parts(head, ProxyBody { kind: Kind::Relay(relay), _upload: upload })
 }
 
-/// Whether the length that the headers tell is that of the body, in so many digits.
+/// True if `Content-Length` is the body's length, as one plain number.
 fn is_length_plain(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let is_number = |value: &http::HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
@@ -70,11 +78,21 @@ fn is_length_plain(headers: &HeaderMap) -> bool {
 }
 
 impl Relay {
-    /// All of the answer is there: the connection is free.
+    /// The whole body was read: the connection is free.
     fn finish(&mut self) {
-        if let Some((slot, link)) = self.source.take() {
-            slot.give_back(link);
+        if let Some((slot, connection)) = self.source.take() {
+            slot.give_back(connection);
         }
+    }
+
+    /// The body broke off.
+    fn fail(&mut self, error: &hyper::Error) {
+        let source = self.source.take();
+        let was_reset = source.is_some_and(|(_, connection)| connection.traffic.was_reset());
+        let failure = BodyFailure::of(error, was_reset);
+        let (cause, error) = (failure.as_str(), ProxyError::Body(failure));
+        error.count();
+        log_request!(warn, &self.context, "upstream_failed", reason = error.reason(), cause, %error);
     }
 
     fn poll_frame(
@@ -84,13 +102,13 @@ impl Relay {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        // The body comes from the connection that is driven here: it needs no waker of its own.
+        // The connection is driven in this task, so its body needs no waker of its own.
         let mut quiet = Context::from_waker(Waker::noop());
         let mut poll = Pin::new(&mut self.body).poll_frame(&mut quiet);
         if poll.is_pending()
-            && let Some((_, link)) = &mut self.source
+            && let Some((_, connection)) = &mut self.source
         {
-            link.drive(context);
+            connection.drive(context);
             poll = Pin::new(&mut self.body).poll_frame(&mut quiet);
         }
         match poll {
@@ -101,10 +119,9 @@ impl Relay {
                 Poll::Ready(Some(Ok(pass(frame))))
             }
             Poll::Ready(Some(Err(error))) => {
-                warn!(reason = "body", %error, "upstream_failed");
-                self.source = None;
+                self.fail(&error);
                 self.broken = Some(error);
-                // What came before is sent first: an error ends the client's connection at once.
+                // The data before it is sent first: an error closes the client's connection.
                 context.waker().wake_by_ref();
                 Poll::Pending
             }

@@ -1,4 +1,4 @@
-//! The body of a request on its way to the application.
+//! The body of a request to the application.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,142 +15,141 @@ use crate::service::headers;
 
 type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 
-/// A body that is passed on. What it comes from is shared with whoever waits for the answer: it may
-/// be sent again if nothing was taken from it, and it is kept until the answer has been sent.
+/// The body that is sent to the application. Clones share one source: the request can be sent again
+/// if nothing was read from it, and the source is kept until the response has been sent.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Upload(Option<Arc<Mutex<Passing>>>);
+pub(super) struct Upload(Option<Arc<Mutex<Source>>>);
 
-struct Passing {
+struct Source {
     body: BoxBody,
-    /// How many bytes may still come.
+    /// The bytes that are left of the limit.
     room: u64,
     progress: Progress,
 }
 
-impl fmt::Debug for Passing {
+impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.progress.fmt(f)
     }
 }
 
-/// How far a body has come.
+/// The progress of a body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Progress {
-    /// How many pieces were taken from it.
+    /// The frames that were read.
     pub(super) frames: u64,
-    /// Whether the client is to send the next one.
+    /// True while the client is to send the next frame.
     pub(super) is_awaited: bool,
-    /// Its end has been seen.
+    /// True once its end was read.
     pub(super) is_over: bool,
-    /// What is wrong with it.
-    pub(super) fault: Option<Fault>,
+    pub(super) error: Option<UploadError>,
 }
 
-/// What can be wrong with a body.
+/// Why a body cannot be read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// It is larger than it may be.
+pub(super) enum UploadError {
+    /// It is larger than the limit.
     TooLarge,
     /// It broke off, or its framing is wrong.
     Broken,
-    /// Nothing of it has come for too long.
-    BodyStalled,
+    /// No more of it arrived in time.
+    Stalled,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for UploadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooLarge => "the request's body is too large",
             Self::Broken => "the request's body is malformed or incomplete",
-            Self::BodyStalled => "nothing more of the request's body came",
+            Self::Stalled => "no more of the request's body arrived",
         })
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for UploadError {}
 
 impl Upload {
-    /// Passes on a body of at most `most` bytes, of which something comes within `patience`, each
-    /// time again.
-    ///
-    /// # Errors
-    /// It is known already to be larger.
-    pub(super) fn new<B>(body: B, most: u64, patience: Duration) -> (Self, Result<(), Fault>)
+    /// A body of at most `limit` bytes and pauses of at most `timeout`. The result is an error if
+    /// the body is known to be larger.
+    pub(super) fn new<B>(body: B, limit: u64, timeout: Duration) -> (Self, Result<(), UploadError>)
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         if body.is_end_stream() {
             return (Self(None), Ok(()));
         }
-        let fits = if body.size_hint().lower() > most { Err(Fault::TooLarge) } else { Ok(()) };
-        let body = Box::pin(BodyTimeout::new(body, patience));
-        let passing = Passing { body, room: most, progress: Progress::default() };
-        (Self(Some(Arc::new(Mutex::new(passing)))), fits)
+        let fits = match body.size_hint().lower() > limit {
+            true => Err(UploadError::TooLarge),
+            false => Ok(()),
+        };
+        let body = Box::pin(BodyTimeout::new(body, timeout));
+        let source = Source { body, room: limit, progress: Progress::default() };
+        (Self(Some(Arc::new(Mutex::new(source)))), fits)
     }
 
-    /// Whether there is no body at all.
+    /// True if the request has no body.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether it has been read to its end.
+    /// True if it was read to its end.
     pub(super) fn is_over(&self) -> bool {
-        self.lock().is_none_or(|passing| passing.progress.is_over || passing.body.is_end_stream())
+        self.lock().is_none_or(|source| source.progress.is_over || source.body.is_end_stream())
     }
 
     pub(super) fn progress(&self) -> Progress {
-        self.lock().map(|passing| passing.progress).unwrap_or_default()
+        self.lock().map(|source| source.progress).unwrap_or_default()
     }
 
-    fn lock(&self) -> Option<MutexGuard<'_, Passing>> {
-        self.0.as_ref().map(|passing| passing.lock().unwrap_or_else(PoisonError::into_inner))
+    fn lock(&self) -> Option<MutexGuard<'_, Source>> {
+        self.0.as_ref().map(|source| source.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = Fault;
+    type Error = UploadError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let Some(mut guard) = self.lock() else { return Poll::Ready(None) };
-        let passing = &mut *guard;
-        if let Some(fault) = passing.progress.fault {
-            return Poll::Ready(Some(Err(fault)));
+        let source = &mut *guard;
+        if let Some(error) = source.progress.error {
+            return Poll::Ready(Some(Err(error)));
         }
-        passing.progress.is_awaited = true;
-        let frame = ready!(passing.body.as_mut().poll_frame(context));
-        passing.progress.is_awaited = false;
+        source.progress.is_awaited = true;
+        let frame = ready!(source.body.as_mut().poll_frame(context));
+        source.progress.is_awaited = false;
         let Some(frame) = frame else {
-            passing.progress.is_over = true;
+            source.progress.is_over = true;
             return Poll::Ready(None);
         };
-        passing.progress.frames += 1;
+        source.progress.frames += 1;
         let passed = match frame {
-            Ok(frame) => pass(frame, &mut passing.room),
-            Err(error) if error.is::<BodyStalled>() => Err(Fault::BodyStalled),
-            Err(_) => Err(Fault::Broken),
+            Ok(frame) => pass(frame, &mut source.room),
+            Err(error) if error.is::<BodyStalled>() => Err(UploadError::Stalled),
+            Err(_) => Err(UploadError::Broken),
         };
-        passing.progress.fault = passed.as_ref().err().copied();
+        source.progress.error = passed.as_ref().err().copied();
         Poll::Ready(Some(passed))
     }
 
     fn is_end_stream(&self) -> bool {
-        // One with a fault has not ended, whatever is left of it.
+        // A body with an error has not ended: its end would complete the request.
         self.lock()
-            .is_none_or(|passing| passing.progress.fault.is_none() && passing.body.is_end_stream())
+            .is_none_or(|source| source.progress.error.is_none() && source.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.lock().map_or(SizeHint::with_exact(0), |passing| passing.body.size_hint())
+        self.lock().map_or(SizeHint::with_exact(0), |source| source.body.size_hint())
     }
 }
 
-fn pass(frame: Frame<Bytes>, room: &mut u64) -> Result<Frame<Bytes>, Fault> {
+fn pass(frame: Frame<Bytes>, room: &mut u64) -> Result<Frame<Bytes>, UploadError> {
     if let Some(data) = frame.data_ref() {
-        *room = room.checked_sub(data.len() as u64).ok_or(Fault::TooLarge)?;
+        *room = room.checked_sub(data.len() as u64).ok_or(UploadError::TooLarge)?;
         return Ok(frame);
     }
     Ok(match frame.into_trailers() {

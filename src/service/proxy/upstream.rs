@@ -1,4 +1,4 @@
-//! Where the application listens, and the connecting to it.
+//! The application's address, and connections to it.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::service::proxy::failure::ProxyError;
 
-/// The longest path that a Unix socket can have.
+/// The longest path of a Unix socket.
 const LONGEST_PATH: usize = 107;
 
-/// For how long a connection that is refused is tried again: as long as a process takes that is
-/// started anew. What waits meanwhile has not been sent, so it is not lost.
+/// How long a refused connection is retried: the time that an application takes to restart.
+/// Requests that wait meanwhile have not been sent, so none is lost.
 const RESTART: Duration = Duration::from_secs(2);
 
-/// How long to wait at first before it is tried again, and at most.
+/// The first and the longest pause between retries.
 const PAUSE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(160)];
 
-/// Where an application listens: `http://HOST:PORT` or `unix:/path`.
+/// The address of an application: `http://HOST:PORT` or `unix:/path`.
 ///
 /// ```
 /// use portcullis::service::Upstream;
@@ -50,7 +50,7 @@ enum Address {
     Unix(PathBuf),
 }
 
-/// Why a text does not say where an application listens.
+/// Why a text is not the address of an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadUpstream(&'static str);
 
@@ -95,7 +95,7 @@ impl FromStr for Upstream {
             None => 0,
         };
         if host.is_empty() || port == 0 {
-            return Err(BadUpstream("the URL has no host, or a port that is none"));
+            return Err(BadUpstream("the URL has no host, or its port is invalid"));
         }
         Ok(Self(Address::Tcp { host: host.to_owned(), port }))
     }
@@ -111,7 +111,7 @@ impl fmt::Display for Upstream {
 }
 
 impl Upstream {
-    /// The TCP port that is connected to, if it is one.
+    /// The TCP port, unless this is a Unix socket.
     #[cfg(feature = "cli")]
     pub(crate) fn port(&self) -> Option<u16> {
         match self.0 {
@@ -120,7 +120,7 @@ impl Upstream {
         }
     }
 
-    /// Whether its host is a name, which has to be looked up.
+    /// True if the host is a name, which needs a DNS lookup.
     #[cfg(feature = "cli")]
     pub(crate) fn is_name(&self) -> bool {
         match &self.0 {
@@ -131,7 +131,7 @@ impl Upstream {
         }
     }
 
-    /// What a request that names no host, which HTTP/1.0 allows, gets as `Host`.
+    /// `Host` for a request of HTTP/1.0 that has none.
     pub(super) fn host(&self) -> HeaderValue {
         let host = match &self.0 {
             Address::Tcp { host, port } => HeaderValue::try_from(format!("{host}:{port}")).ok(),
@@ -140,15 +140,15 @@ impl Upstream {
         host.unwrap_or(HeaderValue::from_static("localhost"))
     }
 
-    /// Connects within `limit`. A connection that is refused is tried again for a while: an
-    /// application that is started anew loses no request that it did not hold.
+    /// Connects within `limit`. A refused connection is retried for a while, so that a restart of
+    /// the application loses no waiting request.
     pub(super) async fn connect(&self, limit: Duration) -> Result<Stream, ProxyError> {
         let began = Instant::now();
         let [mut pause, longest] = PAUSE;
         let mut refused = None;
         loop {
             let error = match timeout_at(began + limit, self.connect_once()).await {
-                Ok(Ok(socket)) => return Ok(Stream { socket, seen: Arc::default() }),
+                Ok(Ok(socket)) => return Ok(Stream { socket, traffic: Arc::default() }),
                 Ok(Err(error)) => error,
                 Err(_) => {
                     return Err(refused.map_or(ProxyError::ConnectTimeout, ProxyError::Connect));
@@ -165,7 +165,7 @@ impl Upstream {
         }
     }
 
-    async fn connect_once(&self) -> io::Result<Socket> {
+    pub(super) async fn connect_once(&self) -> io::Result<Socket> {
         match &self.0 {
             Address::Tcp { host, port } => {
                 let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -178,35 +178,41 @@ impl Upstream {
     }
 }
 
-/// What has passed on a connection since it was last asked to forget.
+/// What the connection has transferred since the last [`Traffic::reset`].
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    read: AtomicBool,
-    written: AtomicBool,
-    look: AtomicBool,
+pub(super) struct Traffic {
+    read: AtomicUsize,
+    has_written: AtomicBool,
+    has_write_failed: AtomicBool,
+    was_reset: AtomicBool,
+    must_probe: AtomicBool,
 }
 
-impl Seen {
-    /// Forgets what has passed.
-    pub(super) fn forget(&self) {
-        self.read.store(false, Ordering::Relaxed);
-        self.written.store(false, Ordering::Relaxed);
+impl Traffic {
+    /// Forgets the previous request.
+    pub(super) fn reset(&self) {
+        self.read.store(0, Ordering::Relaxed);
+        self.has_written.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a byte has come.
-    pub(super) fn read(&self) -> bool {
+    /// The bytes that have been read.
+    pub(super) fn read(&self) -> usize {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Whether a byte has gone out.
-    pub(super) fn written(&self) -> bool {
-        self.written.load(Ordering::Relaxed)
+    pub(super) fn has_written(&self) -> bool {
+        self.has_written.load(Ordering::Relaxed)
     }
 
-    /// Has the next read ask the system whether the other side has ended the connection, instead of
-    /// trusting what it has told so far.
-    pub(super) fn look(&self) {
-        self.look.store(true, Ordering::Relaxed);
+    /// True if the application reset the connection, or closed it while we were writing.
+    pub(super) fn was_reset(&self) -> bool {
+        self.was_reset.load(Ordering::Relaxed)
+    }
+
+    /// Makes the next read ask the system whether the peer has closed the connection: the runtime
+    /// may not have been notified yet.
+    pub(super) fn probe(&self) {
+        self.must_probe.store(true, Ordering::Relaxed);
     }
 }
 
@@ -214,11 +220,11 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Stream {
     socket: Socket,
-    pub(super) seen: Arc<Seen>,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 #[derive(Debug)]
-enum Socket {
+pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -226,7 +232,7 @@ enum Socket {
 impl Stream {
     #[cfg(test)]
     pub(super) fn of(stream: UnixStream) -> Self {
-        Self { socket: Socket::Unix(stream), seen: Arc::default() }
+        Self { socket: Socket::Unix(stream), traffic: Arc::default() }
     }
 
     fn has_ended(&self) -> bool {
@@ -248,8 +254,8 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.seen.look.load(Ordering::Relaxed) {
-            self.seen.look.store(false, Ordering::Relaxed);
+        if self.traffic.must_probe.load(Ordering::Relaxed) {
+            self.traffic.must_probe.store(false, Ordering::Relaxed);
             if self.has_ended() {
                 return Poll::Ready(Ok(()));
             }
@@ -259,8 +265,17 @@ impl AsyncRead for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Socket::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         };
-        if buffer.filled().len() > before {
-            self.seen.read.store(true, Ordering::Relaxed);
+        let read = buffer.filled().len() - before;
+        if read > 0 {
+            self.traffic.read.fetch_add(read, Ordering::Relaxed);
+        }
+        if let Poll::Ready(Err(error)) = &poll {
+            let is_reset = error.kind() == io::ErrorKind::ConnectionReset;
+            self.traffic.was_reset.store(is_reset, Ordering::Relaxed);
+            // After a failed write the system reports either a reset or the end, as it happens.
+            if is_reset && self.traffic.has_write_failed.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
         }
         poll
     }
@@ -274,22 +289,39 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let traffic = &self.traffic;
+        if traffic.has_write_failed.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let poll = match &mut self.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Socket::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         };
-        if matches!(poll, Poll::Ready(Ok(count)) if count > 0) {
-            self.seen.written.store(true, Ordering::Relaxed);
+        match poll {
+            Poll::Ready(Ok(count)) if count > 0 => {
+                self.traffic.has_written.store(true, Ordering::Relaxed);
+            }
+            // The application has closed the connection, perhaps after an early response. hyper
+            // would give up: what it writes from now on is discarded, and it reads what was sent.
+            Poll::Ready(Err(_)) => {
+                self.traffic.has_write_failed.store(true, Ordering::Relaxed);
+                context.waker().wake_by_ref();
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            _ => {}
         }
         poll
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Neither kind of socket holds anything back.
+        // Neither kind of socket buffers.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.traffic.has_write_failed.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
         match &mut self.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(context),
