@@ -147,10 +147,10 @@ pub use server::{
     Bound, CheckReport, Cidr, Config, Handle, Handshakes, HttpService, NotReady, PeerAddr,
     RejectedClient, Running, ServerCertificate, Snapshot, StartError, Stopped, TrustedCertificate,
 };
-pub use trust::pem::PemErrorKind;
+pub use trust::pem::{PemError, PemErrorKind};
 pub use trust::{
-    ApiUsage, Assessment, ClientIdentity, Fingerprint, Nearest, Reason, Relation, Role, State,
-    Urgency, Usage,
+    ApiUsage, Assessment, ClientIdentity, Fingerprint, Nearest, PinnedClientVerifier, Reason,
+    Relation, Role, State, TrustStore, TrustStoreBuilder, Urgency, Usage,
 };
 
 /// The binary, for `main.rs`; no part of the API.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-use crate::reload::{Generation, Loader, Material, NotStartable};
+use crate::reload::{Generation, Loader, Material, NotStartable, PemSource};
 use crate::server::accept::proxy_header::{self, Parsed};
 use crate::server::provider;
 use crate::trust::{Certificate, Role, pem};
@@ -23,9 +23,9 @@ impl Gate {
     /// A server would not start either.
     pub fn load(certificate: &Path, key: &Path, trust: &Path) -> Result<Self, NotStartable> {
         let material = Material {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            trust: vec![(Role::Pin, trust.to_owned())],
+            certificate: PemSource::Path(certificate.to_owned()),
+            key: PemSource::Path(key.to_owned()),
+            trust: vec![(Role::Pin, PemSource::Path(trust.to_owned()))],
         };
         let loader = Loader::new(material, Arc::new(provider()), Arc::new(SystemClock));
         loader.first_generation().map(Self)

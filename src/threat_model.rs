@@ -31,7 +31,7 @@
 //! | resumes a session of a removed certificate | new session keys, and a lookup after each handshake | `tests/it/reload.rs` `removed_certificate_resumes_no_session`; `tests/it/admission.rs` `session_is_not_resumed_after_not_after` |
 //! | keeps a connection of a removed certificate | a check at each request, and a close | `tests/it/reload.rs` `removed_certificate_closes_idle_connection_and_no_other`, `pipelined_request_after_removal_is_not_answered` |
 //! | renegotiates, or sends early data | neither is supported | `tests/it/interop/openssl.rs` `tls_is_not_renegotiated`, `early_data_is_rejected` |
-//! | profits from a mistake here or in the TLS library | no generation becomes active that accepts a client without a certificate | `src/reload/probe.rs` `a_server_that_lets_anybody_in_does_not_pass` |
+//! | profits from a mistake here or in the TLS library | no generation becomes active that accepts a client without a certificate | `src/reload/probe.rs` `configuration_without_client_authentication_is_found` |
 //!
 //! # An accepted client
 //!

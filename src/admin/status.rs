@@ -251,7 +251,7 @@ impl<'a> Found<'a> {
             },
             file: problem.file.display().to_string(),
             line: problem.line,
-            problem: &problem.problem,
+            problem: &problem.message,
             remedy: &problem.remedy,
         }
     }

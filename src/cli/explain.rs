@@ -11,7 +11,7 @@ use super::Outcome;
 use super::inspect::write_problems;
 use super::values::path;
 use crate::reload::{read_chain, read_trust};
-use crate::trust::{Presented, TrustStore, rfc3339, unix_time};
+use crate::trust::{PresentedCertificate, TrustStore, rfc3339, unix_time};
 use crate::{Nearest, Role};
 
 /// What to explain.
@@ -75,7 +75,7 @@ impl Explain {
         };
         let algorithms = default_provider().signature_verification_algorithms;
         let store = TrustStore::new(None, trusted, algorithms);
-        let presented = Presented::new(certificate);
+        let presented = PresentedCertificate::new(certificate);
         let name = self.certificate.display();
         match store.admit(certificate, intermediates, unix_time(SystemTime::now())) {
             Ok(identity) => {

@@ -12,7 +12,7 @@ use super::values::path;
 use crate::admin::status::Found;
 use crate::reload::read_trust;
 use crate::trust::{
-    Loaded, Span, Validity, ValidityState, days_left, rfc3339, system_time, unix_time,
+    LoadedCertificate, Span, Validity, ValidityState, days_left, rfc3339, system_time, unix_time,
 };
 use crate::{Problem, Role, Severity};
 
@@ -50,7 +50,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(loaded: &Loaded, now: SystemTime) -> Self {
+    fn new(loaded: &LoadedCertificate, now: SystemTime) -> Self {
         let summary = loaded.certificate.summary();
         Self {
             file: loaded.file.display().to_string(),

@@ -1,4 +1,4 @@
-//! Everything that a new connection needs, built together and swapped as one.
+//! Everything that a new connection needs, built together and replaced as one.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use rustls::{ServerConfig, crypto};
 use crate::clock::Clock;
 use crate::reload::identity::ServerIdentity;
 use crate::reload::probe::probe_rejects_anonymous_client;
-use crate::trust::{Fingerprint, PinnedClientVerifier, Role, TrustStore};
+use crate::trust::{Fingerprint, LoadedCertificate, PinnedClientVerifier, Role, TrustStore};
 
 /// One immutable state of everything that is loaded. A connection takes one and keeps it.
 #[derive(Debug)]
 pub(crate) struct Generation {
-    /// Counted from 1, one more at each change.
+    /// 1 at start, one more at each change.
     pub(crate) number: u64,
     pub(crate) store: Arc<TrustStore>,
     pub(crate) identity: Arc<ServerIdentity>,
     pub(crate) tls: Arc<ServerConfig>,
-    /// Which of the certificates were in their dates when it was made.
+    /// The certificates that were valid when it was made.
     pub(super) active: HashSet<(Role, Fingerprint)>,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct GenerationBuilder {
     pub(super) clock: Arc<dyn Clock>,
 }
 
-/// The wall clock as rustls asks for it.
+/// The wall clock behind the interface of rustls.
 #[derive(Debug)]
 pub(super) struct Time(pub(super) Arc<dyn Clock>);
 
@@ -45,9 +45,9 @@ impl TimeProvider for Time {
 }
 
 impl GenerationBuilder {
-    /// Makes a generation, and tries that it refuses whoever has no certificate. Sessions of
-    /// `resumable` can be resumed in it: only ever the one before it, and only where nothing was
-    /// taken away, because no verifier is asked at a resumption.
+    /// Builds a generation, and probes that it rejects a client without a certificate. Sessions of
+    /// `resumable` can be resumed in it: only its predecessor, and only if no certificate was
+    /// removed, because rustls calls no verifier when a session is resumed.
     pub(super) fn make(
         &self,
         number: u64,
@@ -64,10 +64,9 @@ impl GenerationBuilder {
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
                 &identity.certified_key,
             ))));
-        // The order of the provider's cipher suites counts, whatever the client's is.
+        // The provider's order of cipher suites counts, not the client's.
         tls.ignore_client_order = true;
-        // One for each connection that was shaken in full or resumed: rustls' two cost twice, and
-        // most are never used.
+        // rustls sends two by default, which cost twice, and most are never used.
         tls.send_tls13_tickets = 1;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let (ticketer, sessions): (Arc<dyn ProducesTickets>, Arc<dyn StoresServerSessions>) =
@@ -87,11 +86,11 @@ impl GenerationBuilder {
     }
 }
 
-/// Which certificates of a store are in their dates.
+/// The certificates of a store that are valid at `now`.
 pub(super) fn active(store: &TrustStore, now: UnixTime) -> HashSet<(Role, Fingerprint)> {
     let certificates = store.certificates().iter();
     certificates
         .filter(|loaded| loaded.certificate.validity().contains(now))
-        .map(|loaded| (loaded.role, loaded.certificate.summary().fingerprint))
+        .map(LoadedCertificate::key)
         .collect()
 }

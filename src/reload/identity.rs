@@ -1,8 +1,7 @@
-//! The server's own certificate and key, which are good only together.
+//! The server's own certificate and key, which are good only as a pair.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -10,77 +9,79 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 
-use crate::reload::files::{LARGEST, read_regular};
 use crate::reload::problem::Problem;
+use crate::reload::read::{MAX_FILE_SIZE, PemSource};
 use crate::trust::pem::{self, PemError, PemErrorKind};
-use crate::trust::{Fingerprint, Summary};
+use crate::trust::{Fingerprint, Summary, unsupported_private_key};
 
-/// The chain and the key that the server proves itself with.
+/// The certificate chain and key of the server.
 #[derive(Debug)]
 pub(crate) struct ServerIdentity {
     pub(crate) certified_key: Arc<CertifiedKey>,
     /// The end-entity certificate.
     pub(crate) summary: Summary,
+    /// True for the published key of `certs-example/`.
+    pub(super) is_example: bool,
 }
 
-/// The two files, and the last pair from them that was good.
+/// The two files, and the last good pair.
 #[derive(Debug)]
 pub(super) struct IdentityFiles {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
-    /// Of what was read last.
+    pub(super) certificate: PemSource,
+    pub(super) key: PemSource,
+    /// Of the pair that was read last.
     digest: Option<Fingerprint>,
-    /// Of what `good` was read from.
+    /// Of the pair in `good`.
     good_digest: Option<Fingerprint>,
     good: Option<Arc<ServerIdentity>>,
-    faults: Vec<Problem>,
-    key_is_open: Option<Problem>,
+    errors: Vec<Problem>,
+    open_key: Option<Problem>,
 }
 
 impl IdentityFiles {
-    pub(super) fn new(certificate: PathBuf, key: PathBuf) -> Self {
+    pub(super) fn new(certificate: PemSource, key: PemSource) -> Self {
         Self {
             certificate,
             key,
             digest: None,
             good_digest: None,
             good: None,
-            faults: Vec::new(),
-            key_is_open: None,
+            errors: Vec::new(),
+            open_key: None,
         }
     }
 
-    /// The last pair that was good.
+    /// The last good pair.
     pub(super) fn good(&self) -> Option<&Arc<ServerIdentity>> {
         self.good.as_ref()
     }
 
     /// What is wrong with them.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.faults.iter().chain(&self.key_is_open)
+        self.errors.iter().chain(&self.open_key)
     }
 
-    /// Reads both files. What does not load, or does not belong together, changes nothing.
+    /// Reads both files. A pair that does not load, or does not belong together, changes nothing.
     pub(super) fn read(&mut self, provider: &CryptoProvider) {
-        self.key_is_open = self.open_key();
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         let mut contents = Vec::new();
-        for path in [&self.certificate, &self.key] {
-            let read = fs::metadata(path).and_then(|metadata| read_regular(path, &metadata));
-            match read {
-                Ok(bytes) if bytes.len() as u64 > LARGEST => {
-                    let fault = PemError::whole(PemErrorKind::TooLarge);
-                    faults.push(Problem::in_pem(path, &fault));
+        for source in [&self.certificate, &self.key] {
+            match source.read() {
+                Ok(bytes) if bytes.len() as u64 > MAX_FILE_SIZE => {
+                    let error = PemError::whole(PemErrorKind::TooLarge);
+                    errors.push(Problem::in_pem(source.path(), &error));
                 }
                 Ok(bytes) => contents.push(bytes),
-                Err(error) => faults.push(Problem::unreadable(path, &error)),
+                Err(error) => errors.push(Problem::unreadable(source.path(), &error)),
             }
         }
         let [certificate, key] = contents.as_slice() else {
-            self.faults = faults;
+            self.errors = errors;
             self.digest = None;
             return;
         };
+        let is_example = is_example(key);
+        self.open_key = if is_example { None } else { self.find_open_key() };
         let digests = [Fingerprint::of(certificate), Fingerprint::of(key)];
         let digest = Some(Fingerprint::of(&digests.map(|digest| *digest.as_bytes()).concat()));
         if self.digest == digest {
@@ -89,24 +90,26 @@ impl IdentityFiles {
         self.digest = digest;
         match self.load(certificate, key, provider) {
             Ok(identity) => {
-                self.faults.clear();
+                self.errors.clear();
                 // The same pair may have been away for a while.
                 if self.good_digest != digest {
-                    self.good = Some(Arc::new(identity));
+                    self.good = Some(Arc::new(ServerIdentity { is_example, ..identity }));
                     self.good_digest = digest;
                 }
             }
-            Err(faults) => self.faults = faults,
+            Err(errors) => self.errors = errors,
         }
     }
 
-    /// Whether everybody on this machine can read the key. A group that can is somebody's choice.
-    fn open_key(&self) -> Option<Problem> {
+    /// A key that every user of the machine can read. Access for a group is deliberate.
+    fn find_open_key(&self) -> Option<Problem> {
         const OTHERS_READ: u32 = 0o004;
-        let mode = fs::metadata(&self.key).ok()?.permissions().mode() & 0o7777;
+        let path = self.key.watched()?;
+        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+        let mode = metadata.permissions().mode() & 0o7777;
         (mode & OTHERS_READ != 0).then(|| {
-            let problem = format!("every user of this machine can read the key (mode {mode:04o})");
-            Problem::warning(&self.key, problem, "chmod o= on it")
+            let message = format!("every user of this machine can read the key (mode {mode:04o})");
+            Problem::warning(path, message, "chmod o= on it")
         })
     }
 
@@ -116,45 +119,54 @@ impl IdentityFiles {
         key: &[u8],
         provider: &CryptoProvider,
     ) -> Result<ServerIdentity, Vec<Problem>> {
+        let (certificate_file, key_file) = (self.certificate.path(), self.key.path());
         let in_certificate =
-            |fault: &PemError| Problem::in_server_pem(&self.certificate, fault, false);
-        let in_key = |fault: &PemError| Problem::in_server_pem(&self.key, fault, true);
+            |error: &PemError| Problem::in_server_pem(certificate_file, error, false);
+        let in_key = |error: &PemError| Problem::in_server_pem(key_file, error, true);
         let chain = pem::chain(certificate)
-            .map_err(|faults| faults.iter().map(in_certificate).collect::<Vec<_>>());
+            .map_err(|errors| errors.iter().map(in_certificate).collect::<Vec<_>>());
         let key =
-            pem::private_key(key).map_err(|faults| faults.iter().map(in_key).collect::<Vec<_>>());
+            pem::private_key(key).map_err(|errors| errors.iter().map(in_key).collect::<Vec<_>>());
         let (chain, key) = match (chain, key) {
             (Ok(chain), Ok(key)) => (chain, key),
             (chain, key) => {
-                let faults = [chain.err(), key.err()].into_iter().flatten().flatten();
-                return Err(faults.collect());
+                let errors = [chain.err(), key.err()].into_iter().flatten().flatten();
+                return Err(errors.collect());
             }
         };
         let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(|(_, der)| der).collect();
         let summary = chain.first().and_then(Summary::of).ok_or_else(|| {
-            let problem = "its first certificate cannot be parsed";
-            vec![Problem::fault(&self.certificate, problem, "get it again from its issuer")]
+            let message = "its first certificate cannot be parsed";
+            vec![Problem::error(certificate_file, message, "get it again from its issuer")]
         })?;
+        let der = key.clone_key();
         let key = provider.key_provider.load_private_key(key).map_err(|_| {
-            let remedy = "use an RSA (2048 bits or more), ECDSA P-256, P-384, P-521 or Ed25519 key";
-            vec![Problem::fault(&self.key, "the private key is of no kind that can sign", remedy)]
+            let known = unsupported_private_key(der.secret_der());
+            let kind = known.unwrap_or_else(|| PemErrorKind::UnsupportedKey("unknown".to_owned()));
+            vec![Problem::error(key_file, kind.to_string(), kind.remedy())]
         })?;
         let certified_key = CertifiedKey::new(chain, key);
         match certified_key.keys_match() {
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(Error::InconsistentKeys(_)) => {
-                let problem =
-                    format!("the key in {} is not this certificate's", self.key.display());
+                let message =
+                    format!("the key in {} is not this certificate's", key_file.display());
                 let remedy =
                     "put the certificate first in its file, and its own key into the other";
-                return Err(vec![Problem::fault(&self.certificate, problem, remedy)]);
+                return Err(vec![Problem::error(certificate_file, message, remedy)]);
             }
             Err(error) => {
-                let problem = format!("its first certificate cannot be used: {error}");
+                let message = format!("its first certificate cannot be used: {error}");
                 let remedy = "get it again from its issuer";
-                return Err(vec![Problem::fault(&self.certificate, problem, remedy)]);
+                return Err(vec![Problem::error(certificate_file, message, remedy)]);
             }
         }
-        Ok(ServerIdentity { certified_key: Arc::new(certified_key), summary })
+        Ok(ServerIdentity { certified_key: Arc::new(certified_key), summary, is_example: false })
     }
+}
+
+/// True for a key that `certs-example/generate` wrote. The whole world has it, so that its mode does
+/// not matter.
+fn is_example(key: &[u8]) -> bool {
+    key.starts_with(b"THROW-AWAY EXAMPLE KEY - PUBLISHED - PROTECTS NOTHING\n")
 }

@@ -1,22 +1,22 @@
-//! What API Gateway will make of the server's own certificate. These are judgements: a server
-//! starts on whatever has its key, and some clients ask for less.
+//! What API Gateway objects to in the server's own certificate. These are warnings: a server starts
+//! with any certificate whose key it has, and some clients require less.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::reload::problem::Problem;
-use crate::trust::{Certificate, KeyKind, rfc3339};
+use crate::trust::{Certificate, KeyKind, ValidityState, rfc3339};
 
-const DAY: u64 = 24 * 60 * 60;
-/// From then on before its end a certificate should be renewed.
-const RENEWAL: u64 = 30 * DAY;
-/// AWS's support page says that a certificate must not exceed it.
-const LONGEST_RSA: usize = 2048;
+/// A certificate should be renewed from this long before its end.
+const RENEWAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// AWS's support page allows no longer keys.
+const MAX_RSA_BITS: usize = 2048;
 
-/// Judges a chain, the server's own certificate first.
+/// Judges a chain that begins with the server's own certificate.
 pub(super) fn judge(
     file: &Path,
     chain: &[CertificateDer<'static>],
@@ -28,55 +28,63 @@ pub(super) fn judge(
     for (at, der) in chain.iter().enumerate() {
         match Certificate::parse(der.clone()) {
             Ok(certificate) => parsed.push(certificate),
-            Err(problem) => {
-                let problem = format!("certificate {} of the chain: {problem}", at + 1);
-                return vec![Problem::warning(file, problem, problem_remedy())];
+            Err(kind) => {
+                let message = format!("certificate {} of the chain: {kind}", at + 1);
+                let remedy = "take it out if it does not belong to the chain, or get it again from \
+                    its issuer";
+                return vec![Problem::warning(file, message, remedy)];
             }
         }
     }
     let mut problems = Vec::new();
-    let mut warn = |problem: String, remedy: &str| {
-        problems.push(Problem::warning(file, problem, remedy));
+    let mut warn = |message: String, remedy: &str| {
+        problems.push(Problem::warning(file, message, remedy));
     };
-    if let Some((problem, remedy)) = order(&parsed) {
-        warn(problem, remedy);
-    } else if let Some(error) = broken(chain, algorithms, now) {
+    let is_for_servers = parsed.first().is_none_or(Certificate::is_for_servers);
+    if !is_for_servers {
+        warn(
+            "its extended key usage does not include server authentication".to_owned(),
+            "get a certificate for TLS servers (serverAuth)",
+        );
+    }
+    if let Some((message, remedy)) = order(&parsed) {
+        warn(message, remedy);
+    } else if is_for_servers && let Some(error) = broken(chain, algorithms, now) {
         let remedy = "get certificate and intermediates again from their issuer";
-        warn(format!("its chain does not hold: {error}"), remedy);
+        warn(format!("its chain does not hold: {}", in_words(&error)), remedy);
     }
     for (at, certificate) in parsed.iter().enumerate() {
         let whose = if at == 0 { "the server's certificate" } else { "an intermediate" };
-        let end = certificate.summary().validity.not_after;
-        let left = end.as_secs().saturating_sub(now.as_secs());
-        // That it has ended is said of the server's own by whoever loads it.
-        if left > 0 && left <= RENEWAL {
-            let end = rfc3339(end);
-            warn(format!("{whose} ends soon, at {end}"), "renew it in place, with its chain");
-        } else if left == 0 && at > 0 {
-            warn(format!("{whose} ended at {}", rfc3339(end)), "get the issuer's present chain");
+        let validity = certificate.validity();
+        let end = rfc3339(validity.not_after);
+        match validity.at(now) {
+            ValidityState::Valid(left) if left <= RENEWAL => {
+                warn(format!("{whose} ends soon, at {end}"), "renew it in place, with its chain");
+            }
+            // The loader reports it for the server's own certificate.
+            ValidityState::Expired(_) if at > 0 => {
+                warn(format!("{whose} ended at {end}"), "get the issuer's current chain");
+            }
+            _ => {}
         }
     }
     if let Some(KeyKind::Rsa(bits)) = parsed.first().map(Certificate::key)
-        && bits > LONGEST_RSA
+        && bits > MAX_RSA_BITS
     {
         warn(
-            format!("its key is RSA {bits}: AWS's support page warns of more than {LONGEST_RSA}"),
+            format!("its key is RSA {bits}: AWS's support page warns of more than {MAX_RSA_BITS}"),
             "use RSA 2048, or ECDSA P-256",
         );
     }
     for name in names {
-        if let Some(problem) = chain.first().and_then(|leaf| is_not_for(leaf, name)) {
-            warn(problem, "get one whose subject alternative names hold the endpoint's name");
+        if let Some(message) = chain.first().and_then(|leaf| name_mismatch(leaf, name)) {
+            warn(message, "get one whose subject alternative names hold the endpoint's name");
         }
     }
     problems
 }
 
-fn problem_remedy() -> &'static str {
-    "take it out if it does not belong to the chain, or get it again from its issuer"
-}
-
-/// What is wrong with the order, each certificate issued by the one after it.
+/// What is wrong with the order: each certificate is issued by the next one.
 fn order(chain: &[Certificate]) -> Option<(String, &'static str)> {
     const APPEND: &str = "append the intermediates of its issuer: API Gateway fetches none";
     const SORT: &str = "put each certificate before the one that issued it, the server's own first";
@@ -107,7 +115,7 @@ fn order(chain: &[Certificate]) -> Option<(String, &'static str)> {
     None
 }
 
-/// Whether the signatures hold and the purposes fit, from the end of the chain to its beginning.
+/// Why signatures or purposes do not hold, from the end of the chain to its beginning.
 fn broken(
     chain: &[CertificateDer<'static>],
     algorithms: &WebPkiSupportedAlgorithms,
@@ -129,7 +137,7 @@ fn broken(
         Ok(())
     };
     match verify() {
-        // Dates are spoken of elsewhere.
+        // The caller judges validity periods.
         Ok(()) | Err(webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }) => {
             None
         }
@@ -137,11 +145,14 @@ fn broken(
     }
 }
 
-fn is_not_for(own: &CertificateDer<'_>, name: &ServerName<'_>) -> Option<String> {
+/// Why the certificate is not for this name.
+fn name_mismatch(own: &CertificateDer<'_>, name: &ServerName<'_>) -> Option<String> {
     let shown = name.to_str();
     let certificate = match EndEntityCert::try_from(own) {
         Ok(certificate) => certificate,
-        Err(error) => return Some(format!("it cannot be held against {shown}: {error}")),
+        Err(error) => {
+            return Some(format!("it cannot be compared with {shown}: {}", in_words(&error)));
+        }
     };
     certificate.verify_is_valid_for_subject_name(name).err()?;
     let names: Vec<_> = certificate.valid_dns_names().collect();
@@ -149,4 +160,30 @@ fn is_not_for(own: &CertificateDer<'_>, name: &ServerName<'_>) -> Option<String>
         [] => format!("it is not for {shown}: it has no DNS name"),
         names => format!("it is not for {shown}, but for {}", names.join(", ")),
     })
+}
+
+/// The name of a webpki error in lower-case words: it has no message of its own.
+fn in_words(error: &webpki::Error) -> String {
+    let mut words = String::new();
+    for c in format!("{error:?}").chars().take_while(char::is_ascii_alphanumeric) {
+        if c.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_of_the_verifier_is_shown_in_words() {
+        let error = webpki::Error::UnsupportedCriticalExtension;
+        assert_eq!(in_words(&error), "unsupported critical extension");
+        let time = UnixTime::since_unix_epoch(Duration::ZERO);
+        let error = webpki::Error::CertExpired { time, not_after: time };
+        assert_eq!(in_words(&error), "cert expired");
+    }
 }

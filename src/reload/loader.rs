@@ -1,31 +1,35 @@
-//! The files that were given, read into what they mean together.
+//! Every file that was given, and the generation that they make together.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
 
 use crate::clock::{self, Clock};
-use crate::reload::files::{ReadContext, Source};
 use crate::reload::generation::{Generation, GenerationBuilder};
 use crate::reload::identity::{IdentityFiles, ServerIdentity};
 use crate::reload::judge::judge;
 use crate::reload::problem::{Problem, Severity};
+use crate::reload::read::PemSource;
+use crate::reload::source::Source;
+use crate::reload::trust_file::ReadContext;
 use crate::reload::watch::BeingWritten;
-use crate::trust::{Loaded, Role, TrustStore, rfc3339};
+use crate::trust::{
+    LoadedCertificate, Role, Summary, TrustStore, Validity, ValidityState, rfc3339,
+};
 
-/// Which files say who the server is and whom it trusts.
-#[derive(Clone, Debug, Default)]
+/// Where the server's certificate and key and the trusted certificates come from.
+#[derive(Clone, Debug)]
 pub(crate) struct Material {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
-    /// Files and directories, in the order in which they were given.
-    pub(crate) trust: Vec<(Role, PathBuf)>,
+    pub(crate) certificate: PemSource,
+    pub(crate) key: PemSource,
+    /// In the order in which they were given.
+    pub(crate) trust: Vec<(Role, PemSource)>,
 }
 
-/// Reads the files, again and again, and remembers what each last held that was good.
+/// Reads the files, and remembers the last good content of each.
 #[derive(Debug)]
 pub(crate) struct Loader {
     sources: Vec<Source>,
@@ -42,7 +46,7 @@ impl Loader {
     ) -> Self {
         let Material { certificate, key, trust } = material;
         let mut loader = Self {
-            sources: trust.into_iter().map(|(role, path)| Source::new(role, path)).collect(),
+            sources: trust.into_iter().map(|(role, origin)| Source::new(role, origin)).collect(),
             identity: IdentityFiles::new(certificate, key),
             builder: GenerationBuilder { provider, clock },
         };
@@ -55,97 +59,81 @@ impl Loader {
         self.read(&ReadContext { is_first: false, being_written });
     }
 
-    fn read(&mut self, how: &ReadContext<'_>) {
+    fn read(&mut self, context: &ReadContext<'_>) {
         self.identity.read(&self.builder.provider);
         for source in &mut self.sources {
-            source.read(how);
+            source.read(context);
         }
     }
 
-    /// Has everything read again at the next time, whatever the time stamps say.
+    /// Makes the next read ignore all stamps.
     pub(super) fn invalidate_stamps(&mut self) {
         self.sources.iter_mut().for_each(Source::invalidate_stamps);
     }
 
     /// The paths whose changes matter.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        let identity = [self.identity.certificate.as_path(), self.identity.key.as_path()];
-        let trust = self.sources.iter().flat_map(|source| {
-            // Within a directory only links lead elsewhere.
-            let links = source.files().filter(|path| path.is_symlink());
-            std::iter::once(source.path()).chain(links)
-        });
-        identity.into_iter().chain(trust)
+        let identity = [&self.identity.certificate, &self.identity.key];
+        let identity = identity.into_iter().filter_map(PemSource::watched);
+        identity.chain(self.sources.iter().flat_map(Source::watched))
     }
 
-    /// The store of what is loaded now. `before` is the one that it takes the place of.
+    /// The store of what is loaded now, which replaces `before`.
     pub(super) fn store(&self, before: Option<&TrustStore>) -> TrustStore {
         let algorithms = self.builder.provider.signature_verification_algorithms;
         TrustStore::new(before, self.loaded(), algorithms)
     }
 
     /// What is loaded now, in the order of the files.
-    pub(super) fn loaded(&self) -> impl Iterator<Item = Loaded> {
+    pub(super) fn loaded(&self) -> impl Iterator<Item = LoadedCertificate> {
         self.sources.iter().flat_map(Source::loaded)
     }
 
     /// The file of the server's certificate.
     pub(super) fn server_certificate(&self) -> &Path {
-        &self.identity.certificate
+        self.identity.certificate.path()
     }
 
     /// The files of the server's own certificate and key.
     pub(super) fn identity_files(&self) -> [&Path; 2] {
-        [self.identity.certificate.as_path(), self.identity.key.as_path()]
+        [self.identity.certificate.path(), self.identity.key.path()]
     }
 
     pub(super) fn identity(&self) -> Option<&Arc<ServerIdentity>> {
         self.identity.good()
     }
 
-    /// All that is wrong or odd with the files now, faults first.
+    /// Everything that is wrong with the files now, errors first.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let now = clock::unix_now(self.builder.clock.as_ref());
         let mut problems: Vec<_> = self.identity.problems().cloned().collect();
         problems.extend(self.sources.iter().flat_map(Source::problems));
         if let Some(identity) = self.identity.good() {
-            let validity = identity.summary.validity;
-            if now >= validity.not_after {
-                let problem =
-                    format!("the server's certificate ended at {}", rfc3339(validity.not_after));
-                let remedy = "renew it: API Gateway connects to no server without a valid one";
-                problems.push(Problem::warning(&self.identity.certificate, problem, remedy));
-            } else if now < validity.not_before {
-                let begin = rfc3339(validity.not_before);
-                let problem = format!("the server's certificate is not yet valid, until {begin}");
-                problems.push(Problem::warning(&self.identity.certificate, problem, CHECK_CLOCK));
-            }
+            let file = self.identity.certificate.path();
+            problems.extend(server_validity(file, identity.summary.validity, now));
         }
-        for loaded in self.loaded() {
-            let summary = loaded.certificate.summary();
-            let name = || format!("certificate {}", summary.fingerprint);
-            if now >= summary.validity.not_after {
-                let end = rfc3339(summary.validity.not_after);
-                let problem = format!("{} ended at {end}", name());
-                let remedy = "remove it, or put its successor beside it";
-                problems.push(Problem::warning(&loaded.file, problem, remedy));
-            } else if now < summary.validity.not_before {
-                let begin = rfc3339(summary.validity.not_before);
-                let problem = format!("{} is not yet valid, until {begin}", name());
-                problems.push(Problem::warning(&loaded.file, problem, CHECK_CLOCK));
-            }
-        }
+        problems.extend(self.loaded().filter_map(|loaded| trusted_validity(&loaded, now)));
         problems.sort_by_key(|problem| problem.severity == Severity::Warning);
         let mut seen = HashSet::new();
         problems.retain(|problem| seen.insert(problem.clone()));
         problems
     }
 
-    /// What API Gateway will make of the server's own certificate under these names.
+    /// The same, with what API Gateway objects to in the server's own certificate. The published
+    /// example is exempt: no API Gateway ever calls it.
+    pub(super) fn problems_while_serving(&self) -> Vec<Problem> {
+        let mut problems = self.problems();
+        if self.identity().is_some_and(|identity| !identity.is_example) {
+            problems.extend(self.judge(&[]));
+        }
+        problems
+    }
+
+    /// What API Gateway objects to in the server's own certificate, under these names.
     pub(crate) fn judge(&self, names: &[ServerName<'_>]) -> Vec<Problem> {
         let Some(identity) = self.identity() else { return Vec::new() };
         judge(
-            &self.identity.certificate,
+            self.identity.certificate.path(),
             &identity.certified_key.cert,
             names,
             &self.builder.provider.signature_verification_algorithms,
@@ -153,13 +141,16 @@ impl Loader {
         )
     }
 
-    /// The first generation, or what stands in its way.
+    /// Builds the first generation.
+    ///
+    /// # Errors
+    /// Why a server cannot start.
     pub(crate) fn first_generation(&self) -> Result<Generation, NotStartable> {
         let now = clock::unix_now(self.builder.clock.as_ref());
         let identity = self.identity().ok_or(NotStartable::NoServerCertificate)?;
         let store = self.store(None);
-        if !store.certificates().iter().any(|loaded| now < loaded.certificate.validity().not_after)
-        {
+        let is_expired = |validity: Validity| matches!(validity.at(now), ValidityState::Expired(_));
+        if store.certificates().iter().all(|loaded| is_expired(loaded.certificate.validity())) {
             return Err(NotStartable::NobodyTrusted);
         }
         let identity = Arc::clone(identity);
@@ -169,16 +160,51 @@ impl Loader {
     }
 }
 
-const CHECK_CLOCK: &str = "if it should be by now, set this machine's clock";
+const CHECK_CLOCK: &str = "if it should be valid now, set this machine's clock";
 
-/// Why the server cannot start on what was read.
+/// API Gateway connects to no server whose certificate is expired.
+fn server_validity(file: &Path, validity: Validity, now: UnixTime) -> Option<Problem> {
+    match validity.at(now) {
+        ValidityState::Valid(_) => None,
+        ValidityState::Expired(_) => {
+            let message =
+                format!("the server's certificate ended at {}", rfc3339(validity.not_after));
+            let remedy = "renew it: API Gateway connects to no server without a valid one";
+            Some(Problem::error(file, message, remedy))
+        }
+        ValidityState::NotYetValid(_) => {
+            let begin = rfc3339(validity.not_before);
+            let message = format!("the server's certificate is not yet valid, until {begin}");
+            Some(Problem::warning(file, message, CHECK_CLOCK))
+        }
+    }
+}
+
+fn trusted_validity(loaded: &LoadedCertificate, now: UnixTime) -> Option<Problem> {
+    let Summary { fingerprint, validity, .. } = loaded.certificate.summary();
+    match validity.at(now) {
+        ValidityState::Valid(_) => None,
+        ValidityState::Expired(_) => {
+            let end = rfc3339(validity.not_after);
+            let message = format!("certificate {fingerprint} ended at {end}");
+            Some(Problem::warning(&loaded.file, message, "remove it, or add its successor"))
+        }
+        ValidityState::NotYetValid(_) => {
+            let begin = rfc3339(validity.not_before);
+            let message = format!("certificate {fingerprint} is not yet valid, until {begin}");
+            Some(Problem::warning(&loaded.file, message, CHECK_CLOCK))
+        }
+    }
+}
+
+/// Why the server cannot start with these files.
 #[derive(Debug)]
 pub enum NotStartable {
     /// The server's own certificate and key do not load.
     NoServerCertificate,
     /// No client certificate and no CA is usable.
     NobodyTrusted,
-    /// The TLS library refuses the configuration.
+    /// The TLS library rejects the configuration.
     Tls(String),
 }
 
@@ -186,12 +212,12 @@ impl std::fmt::Display for NotStartable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoServerCertificate => {
-                write!(f, "the server's certificate (--cert) and key (--key) do not load")
+                write!(f, "the server's certificate and key do not load")
             }
             Self::NobodyTrusted => write!(
                 f,
-                "there is nobody to let in: give at least one client certificate (--trust) or CA \
-                 (--trust-ca) that has not ended"
+                "no client is trusted: give at least one client certificate or trust anchor that is \
+                 not expired"
             ),
             Self::Tls(error) => write!(f, "TLS cannot be set up: {error}"),
         }
@@ -217,18 +243,18 @@ mod tests {
     const KEY: &str = include_str!("../../certs-example/server-key.pem");
     const CLIENT: &str = include_str!("../../certs-example/client-1.pem");
 
-    /// The 32 octets of a P-256 key in PKCS#8 that are the secret.
+    /// The 32 secret bytes of a P-256 key in PKCS#8.
     fn secret() -> Vec<u8> {
         let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
         let der = key.secret_der();
-        let at = der.windows(2).position(|octets| octets == [4, 32]).unwrap() + 2;
+        let at = der.windows(2).position(|pair| pair == [4, 32]).unwrap() + 2;
         der[at..at + 32].to_vec()
     }
 
-    /// A part of it in each form in which something might be printed.
+    /// A part of the secret in each form in which it could be printed.
     fn spelled(secret: &[u8]) -> Vec<String> {
         let part = &secret[..12];
-        let hex: String = part.iter().map(|octet| format!("{octet:02x}")).collect();
+        let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
         let lists = [format!("{part:?}"), format!("{part:x?}"), format!("{part:#04x?}")];
         let lists = lists.map(|list| list.trim_matches(['[', ']', '\n', ',']).to_owned());
         // In base64 it may begin at each of three places.
@@ -237,34 +263,39 @@ mod tests {
     }
 
     #[test]
-    fn no_key_is_in_what_debug_says() {
+    fn debug_output_holds_no_key() {
         let files = tempfile::tempdir().unwrap();
         let at = |name: &str, text: &str| {
             let path = files.path().join(name);
             fs::write(&path, text).unwrap();
-            path
+            PemSource::Path(path)
         };
+        let bytes = PemSource::Bytes("key given as bytes".into(), KEY.as_bytes().into());
         let material = Material {
             certificate: at("server.pem", CERTIFICATE),
-            key: at("server.key", KEY),
-            // A key that has strayed into a place of certificates is read too.
-            trust: vec![(Role::Pin, at("a.pem", CLIENT)), (Role::Pin, at("key.pem", KEY))],
+            key: bytes.clone(),
+            // A key that was put among the certificates by mistake is read too.
+            trust: vec![
+                (Role::Pin, at("a.pem", CLIENT)),
+                (Role::Pin, at("key.pem", KEY)),
+                (Role::Pin, bytes),
+            ],
         };
         let loader = Loader::new(material, Arc::new(default_provider()), Arc::new(SystemClock));
         let generation = loader.first_generation().unwrap();
-        let said =
+        let output =
             format!("{loader:?} {generation:?} {generation:#?} {:?}", generation.tls.ticketer);
-        assert!(said.contains("certified_key"), "it is in there");
+        assert!(output.contains("certified_key"), "the identity is in it");
         for spelling in spelled(&secret()) {
-            assert!(!said.contains(&spelling), "{spelling}");
+            assert!(!output.contains(&spelling), "{spelling}");
         }
     }
 
     #[test]
-    fn what_would_be_said_of_a_key_is_recognised() {
+    fn printed_key_is_recognized() {
         let secret = secret();
-        for said in [format!("{secret:?}"), format!("{secret:x?}"), STANDARD.encode(&secret)] {
-            assert!(spelled(&secret).iter().any(|spelling| said.contains(spelling)), "{said}");
+        for output in [format!("{secret:?}"), format!("{secret:x?}"), STANDARD.encode(&secret)] {
+            assert!(spelled(&secret).iter().any(|spelling| output.contains(spelling)), "{output}");
         }
     }
 }

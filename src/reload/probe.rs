@@ -1,8 +1,8 @@
-//! A handshake in memory with a configuration that is about to be in force: whoever presents no
-//! certificate must be refused.
+//! A handshake in memory with a TLS configuration before it is published: a client without a
+//! certificate must be rejected.
 //!
-//! What is probed is the very configuration that clients will meet, so that neither a mistake here
-//! nor one in the TLS library can quietly make a public server of a private one.
+//! The probe uses the very configuration that clients will meet, so that no mistake, here or in the
+//! TLS library, opens the server to everybody unnoticed.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -18,28 +18,28 @@ use rustls::{
     SignatureScheme,
 };
 
-/// A full handshake takes two flights of each side; whatever takes more does not end.
-const MOST_FLIGHTS: usize = 8;
+/// A full handshake takes two flights of each side; more means that it does not end.
+const MAX_FLIGHTS: usize = 8;
 
 /// Why a configuration must not be served.
 #[derive(Debug)]
 pub(super) enum ProbeError {
-    /// A client without a certificate was let in.
+    /// A client without a certificate was accepted.
     Open,
-    /// Nobody gets as far as being asked for a certificate.
+    /// The handshake fails before the server requests a certificate.
     Broken(Error),
 }
 
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open => write!(f, "a handshake without a client certificate was not refused"),
+            Self::Open => write!(f, "a handshake without a client certificate was not rejected"),
             Self::Broken(error) => write!(f, "a handshake in memory failed: {error}"),
         }
     }
 }
 
-/// Shakes hands without a certificate, in TLS 1.3 and in TLS 1.2.
+/// Tries a handshake without a certificate, in TLS 1.3 and in TLS 1.2.
 pub(super) fn probe_rejects_anonymous_client(
     server: &Arc<ServerConfig>,
     provider: &Arc<CryptoProvider>,
@@ -55,7 +55,7 @@ pub(super) fn probe_rejects_anonymous_client(
         let name = ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
         let client = ClientConnection::new(Arc::new(client), name).map_err(ProbeError::Broken)?;
         let server = ServerConnection::new(Arc::clone(server)).map_err(ProbeError::Broken)?;
-        match shake(client, server) {
+        match handshake(client, server) {
             Ok(()) => return Err(ProbeError::Open),
             Err(Error::NoCertificatesPresented) => {}
             Err(error) => return Err(ProbeError::Broken(error)),
@@ -64,10 +64,10 @@ pub(super) fn probe_rejects_anonymous_client(
     Ok(())
 }
 
-/// Ends with the server's verdict.
-fn shake(mut client: ClientConnection, mut server: ServerConnection) -> Result<(), Error> {
+/// Runs a handshake up to the server's decision.
+fn handshake(mut client: ClientConnection, mut server: ServerConnection) -> Result<(), Error> {
     let mut flight = Vec::new();
-    for _ in 0..MOST_FLIGHTS {
+    for _ in 0..MAX_FLIGHTS {
         if !server.is_handshaking() {
             return Ok(());
         }
@@ -100,7 +100,7 @@ fn unexpected(error: io::Error) -> Error {
     Error::General(error.to_string())
 }
 
-/// It is the server that is looked at: who it is does not matter.
+/// Accepts every server certificate: the probe is about the client's.
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
 
@@ -148,7 +148,9 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::reload::generation::{GenerationBuilder, Time};
-    use crate::trust::{Certificate, Loaded, PinnedClientVerifier, Role, TrustStore, pem};
+    use crate::trust::{
+        Certificate, LoadedCertificate, PinnedClientVerifier, Role, TrustStore, pem,
+    };
 
     const CLIENT: &str = include_str!("../../certs-example/client-1.pem");
     const CERT: &str = include_str!("../../certs-example/server-cert.pem");
@@ -166,12 +168,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_asks_for_a_certificate_passes() {
+    fn configuration_that_requires_a_certificate_passes() {
         let GenerationBuilder { provider, clock } = builder();
         let (_, der) = pem::certificates(CLIENT.as_bytes()).0.remove(0);
         let certificate = Arc::new(Certificate::parse(der).unwrap());
-        let loaded =
-            Loaded { role: Role::Pin, certificate, file: Arc::from(std::path::Path::new("a")) };
+        let loaded = LoadedCertificate {
+            role: Role::Pin,
+            certificate,
+            file: Arc::from(std::path::Path::new("a")),
+        };
         let algorithms = provider.signature_verification_algorithms;
         let store = Arc::new(TrustStore::new(None, [loaded], algorithms));
         let config =
@@ -184,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_lets_anybody_in_does_not_pass() {
+    fn configuration_without_client_authentication_is_found() {
         let GenerationBuilder { provider, clock } = builder();
         let config =
             ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(Time(clock)))

@@ -1,62 +1,68 @@
-//! What is wrong, or odd, with the files that were given: the culprit, the place, the remedy.
+//! A problem of a file: the culprit, the place, the remedy.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
+use tracing::{error, warn};
+
+use crate::reload::read::ReadError;
 use crate::trust::pem::{PemError, PemErrorKind};
 
-/// How much a finding weighs.
+/// How serious a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Severity {
-    /// What it is about is not in force.
+    /// What it concerns is not active.
     Error,
-    /// It is in force, and somebody should know.
+    /// What it concerns is active, and the operator should know.
     Warning,
 }
 
-/// One thing that a person should know about one file.
+/// A problem of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
-    /// How much it weighs.
+    /// How serious it is.
     pub severity: Severity,
     /// The file or directory.
     pub file: PathBuf,
     /// The line, counted from 1, where there is one.
     pub line: Option<usize>,
     /// What is wrong.
-    pub problem: String,
+    pub message: String,
     /// What to do about it.
     pub remedy: String,
 }
 
 impl Problem {
-    pub(super) fn fault(file: &Path, problem: impl Into<String>, remedy: &str) -> Self {
+    pub(super) fn error(file: &Path, message: impl Into<String>, remedy: &str) -> Self {
         Self {
             severity: Severity::Error,
             file: file.to_owned(),
             line: None,
-            problem: problem.into(),
+            message: message.into(),
             remedy: remedy.to_owned(),
         }
     }
 
-    pub(super) fn warning(file: &Path, problem: impl Into<String>, remedy: &str) -> Self {
-        Self { severity: Severity::Warning, ..Self::fault(file, problem, remedy) }
+    pub(super) fn warning(file: &Path, message: impl Into<String>, remedy: &str) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(file, message, remedy) }
     }
 
-    pub(super) fn in_pem(file: &Path, fault: &PemError) -> Self {
-        let line = fault.line;
-        Self { line, ..Self::fault(file, fault.problem.to_string(), fault.problem.remedy()) }
+    pub(super) fn in_pem(file: &Path, error: &PemError) -> Self {
+        let PemError { line, kind } = error;
+        Self { line: *line, ..Self::error(file, kind.to_string(), kind.remedy()) }
     }
 
-    /// A fault in the server's own certificate or key, which does not come from API Gateway.
-    pub(super) fn in_server_pem(file: &Path, fault: &PemError, is_key: bool) -> Self {
-        let mut problem = Self::in_pem(file, fault);
-        let remedy = match (&fault.problem, is_key) {
+    /// An error in the server's own certificate or key, which does not come from API Gateway.
+    pub(super) fn in_server_pem(file: &Path, error: &PemError, is_key: bool) -> Self {
+        let mut problem = Self::in_pem(file, error);
+        let remedy = match (&error.kind, is_key) {
             (PemErrorKind::OneLine | PemErrorKind::LiteralNewlines, _) => {
                 "write it with its line breaks, as it was issued"
             }
+            (PemErrorKind::Pkcs12, true) => {
+                "extract the key as PEM: openssl pkcs12 -in FILE -nocerts -nodes -out FILE.pem"
+            }
+            (PemErrorKind::CommentedOut, _) => "remove the comment signs",
             (PemErrorKind::Der, true) => {
                 "convert it to PEM: openssl pkey -inform der -in FILE -out FILE.pem"
             }
@@ -69,21 +75,8 @@ impl Problem {
         problem
     }
 
-    pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
-        // Too many open files, in the process or in all.
-        if matches!(error.raw_os_error(), Some(23 | 24)) {
-            let remedy = "raise the limit on open files, or lower --max-connections";
-            return Self::fault(file, format!("it cannot be read: {error}"), remedy);
-        }
-        let remedy = match error.kind() {
-            io::ErrorKind::NotFound => "check the path, or put the file back",
-            io::ErrorKind::PermissionDenied => {
-                "let the user that runs portcullis read it; if a link has come to lead there since \
-                 it started, start it again (or with --no-sandbox)"
-            }
-            _ => "make it readable again",
-        };
-        Self::fault(file, format!("it cannot be read: {error}"), remedy)
+    pub(super) fn unreadable(file: &Path, error: &ReadError) -> Self {
+        Self::error(file, error.to_string(), error.remedy())
     }
 }
 
@@ -93,6 +86,17 @@ impl fmt::Display for Problem {
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
-        write!(f, ": {}; {}", self.problem, self.remedy)
+        write!(f, ": {}; {}", self.message, self.remedy)
+    }
+}
+
+/// Logs one problem.
+pub(crate) fn log_problem(problem: &Problem, is_first: bool) {
+    let Problem { severity, file, line, message, remedy } = problem;
+    let (file, line, problem) = (file.display(), *line, message);
+    match severity {
+        Severity::Error if is_first => error!(%file, line, problem, remedy, "load_failed"),
+        Severity::Error => error!(%file, line, problem, remedy, "reload_failed"),
+        Severity::Warning => warn!(%file, line, problem, remedy, "trust_file_warning"),
     }
 }

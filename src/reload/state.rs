@@ -1,6 +1,6 @@
-//! How keeping it current goes: what the last look at the files came to, and what was removed.
+//! The outcome of the reloads, for metrics and the status page.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -8,24 +8,20 @@ use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 use crate::reload::generation::Generation;
 use crate::reload::problem::{Problem, Severity};
-use crate::trust::{Fingerprint, Loaded, Nearest, Presented, Relation};
 
-/// So many removed certificates are remembered.
-const MOST_REMOVED: usize = 256;
-
-/// What the looks at the files have come to.
+/// The outcome of the reloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReloadState {
-    /// Whether all files were good when they were last looked at.
+    /// Whether all files were good when they were last read.
     pub last_successful: bool,
     /// When all files were last found good.
     pub last_success: Option<SystemTime>,
-    /// How many changes of the files, and requests to read them again, went well.
+    /// How many changes of the files, and requests to read them again, succeeded.
     pub succeeded: u64,
-    /// How many did not.
+    /// How many failed.
     pub failed: u64,
-    /// How many trust files and directories have faults.
+    /// How many trust files and directories have errors.
     pub files_failed: usize,
 }
 
@@ -38,17 +34,17 @@ impl Default for ReloadState {
 }
 
 impl ReloadState {
-    /// Takes in what a look found. `counts` says that somebody should hear of it: something
-    /// changed, or was asked for.
-    pub(super) fn looked(
+    /// Records what a scan of the files found. It `counts` as a reload if something changed or was
+    /// requested.
+    pub(super) fn record_scan(
         &mut self,
         problems: &[Problem],
         identity: [&Path; 2],
         counts: bool,
         now: SystemTime,
     ) {
-        let faults = problems.iter().filter(|problem| problem.severity == Severity::Error);
-        let files: BTreeSet<_> = faults.map(|problem| problem.file.as_path()).collect();
+        let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+        let files: BTreeSet<_> = errors.map(|problem| problem.file.as_path()).collect();
         self.last_successful = files.is_empty();
         self.files_failed = files.iter().filter(|file| !identity.contains(file)).count();
         if self.last_successful {
@@ -76,9 +72,9 @@ impl ReloadState {
     }
 }
 
-/// Tells the metrics recorder which generation is in force.
+/// Reports the active generation to the metrics recorder.
 pub(super) fn report_generation(generation: &Generation) {
-    // Neither comes near 2^53, past which an f64 leaves out numbers.
+    // Both stay below 2^53, up to which an f64 is exact.
     #[expect(clippy::cast_precision_loss, reason = "see above")]
     let as_f64 = |number: u64| number as f64;
     gauge!("portcullis_trust_generation").set(as_f64(generation.number));
@@ -86,11 +82,11 @@ pub(super) fn report_generation(generation: &Generation) {
     gauge!("portcullis_server_certificate_expiration_timestamp_seconds").set(as_f64(not_after));
 }
 
-/// Says once what each of these metrics means, and lets the counters begin at zero.
+/// Describes each of these metrics, and starts the counters at zero.
 pub(super) fn describe() {
     describe_gauge!(
         "portcullis_trust_generation",
-        "The number of the trust generation in force: 1 at start, one more at each change."
+        "The number of the active trust generation: 1 at start, one more at each change."
     );
     describe_gauge!(
         "portcullis_server_certificate_expiration_timestamp_seconds",
@@ -98,7 +94,7 @@ pub(super) fn describe() {
     );
     describe_gauge!(
         "portcullis_reload_last_successful",
-        "Whether all files were good when they were last looked at."
+        "Whether all files were good when they were last read."
     );
     describe_gauge!(
         "portcullis_reload_last_success_timestamp_seconds",
@@ -110,43 +106,9 @@ pub(super) fn describe() {
     );
     describe_gauge!(
         "portcullis_trust_files_failed",
-        "How many trust files and directories have faults; what they last held stays in force."
+        "How many trust files and directories have errors; their last good content stays active."
     );
     for result in ["success", "failure"] {
         counter!("portcullis_reloads_total", "result" => result).absolute(0);
-    }
-}
-
-/// The certificates that were removed, the latest last.
-#[derive(Debug, Default)]
-pub(super) struct Removed(VecDeque<RemovedCertificate>);
-
-#[derive(Debug)]
-struct RemovedCertificate {
-    fingerprint: Fingerprint,
-    file: std::sync::Arc<Path>,
-    at: SystemTime,
-}
-
-impl Removed {
-    pub(super) fn remember(&mut self, removed: &[Loaded], at: SystemTime) {
-        for loaded in removed {
-            let fingerprint = loaded.certificate.summary().fingerprint;
-            self.0.retain(|past| past.fingerprint != fingerprint);
-            if self.0.len() == MOST_REMOVED {
-                self.0.pop_front();
-            }
-            self.0.push_back(RemovedCertificate { fingerprint, file: loaded.file.clone(), at });
-        }
-    }
-
-    pub(super) fn find(&self, presented: &Presented) -> Option<Nearest> {
-        let past = self.0.iter().find(|past| past.fingerprint == presented.fingerprint)?;
-        Some(Nearest::removed(past.fingerprint, past.file.to_path_buf(), past.at))
-    }
-
-    /// Whether it found more than a resemblance.
-    pub(super) fn is_exact(nearest: &Nearest) -> bool {
-        nearest.relation == Relation::Same
     }
 }

@@ -1,8 +1,7 @@
-//! Which directories have to be watched for a path to be current, and the watching.
+//! Watches the directories in which a change can change what a path leads to.
 //!
-//! What inotify tells is a hint to look, never what to believe: every look reads the directories
-//! again. What it cannot tell (a full queue, a network file system, no inotify to be had) the poll
-//! finds.
+//! An inotify event is only a reason to read: each reload lists the directories itself. The poll
+//! finds what inotify misses (a full queue, a network file system, no inotify at all).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,34 +13,34 @@ use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-use crate::reload::files::DirectoryIdentity;
+use crate::reload::stamp::DirectoryIdentity;
 
-/// A writer that does not close what it writes is waited for so long.
-const LONGEST_WRITE: Duration = Duration::from_secs(5);
+/// A file counts as being written for this long at most.
+const MAX_WRITE_TIME: Duration = Duration::from_secs(5);
 
-/// As many links as the kernel follows.
-const MOST_LINKS: usize = 40;
+/// The number of links that the kernel follows.
+const MAX_LINKS: usize = 40;
 
-/// Watches directories, as long as that can be had.
+/// Watches directories, if the system can.
 pub(super) struct Watch {
     watcher: Option<RecommendedWatcher>,
     /// Each watched directory with what it was when the watch was set.
     watched: BTreeMap<PathBuf, DirectoryIdentity>,
-    fault: Option<String>,
+    error: Option<String>,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What the events have told.
+/// What the events reported.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Directories whose watch has gone with them.
+    /// Removed directories, whose watches are removed with them.
     gone: Vec<PathBuf>,
-    /// Files that somebody has begun to write and has not closed, and since when.
+    /// Files with a writer that has not closed them, and since when.
     written: BTreeMap<PathBuf, Instant>,
 }
 
 impl Seen {
-    fn see(&mut self, event: &Event) {
+    fn record(&mut self, event: &Event) {
         match event.kind {
             EventKind::Modify(ModifyKind::Data(_)) => {
                 for path in &event.paths {
@@ -65,19 +64,19 @@ impl Seen {
 pub(super) struct BeingWritten(BTreeSet<PathBuf>);
 
 impl BeingWritten {
-    /// Whether somebody has begun to write this file and not closed it, a short while ago.
+    /// True if a writer of this file has not closed it.
     pub(super) fn contains(&self, path: &Path) -> bool {
         !self.0.is_empty() && path.canonicalize().is_ok_and(|path| self.0.contains(&path))
     }
 }
 
 impl Watch {
-    /// `changed` is told of each event.
+    /// Notifies `changed` of each event.
     pub(super) fn new(changed: Arc<Notify>) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
-        let told = Arc::clone(&seen);
+        let recorded = Arc::clone(&seen);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Reading a directory or a file makes events too, which are not changes.
+            // Reads make events too.
             let is_reading = matches!(
                 &event,
                 Ok(Event { kind: EventKind::Access(kind), .. })
@@ -85,31 +84,31 @@ impl Watch {
             );
             if !is_reading {
                 if let Ok(event) = &event {
-                    lock(&told).see(event);
+                    lock(&recorded).record(event);
                 }
                 changed.notify_one();
             }
         });
-        let (watcher, fault) = match watcher {
+        let (watcher, error) = match watcher {
             Ok(watcher) => (Some(watcher), None),
             Err(error) => (None, Some(error.to_string())),
         };
-        Self { watcher, watched: BTreeMap::new(), fault, seen }
+        Self { watcher, watched: BTreeMap::new(), error, seen }
     }
 
-    /// Why changes are not told at once, and are found by the poll.
-    pub(super) fn fault(&self) -> Option<&str> {
-        self.fault.as_deref()
+    /// Why only the poll finds changes.
+    pub(super) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
     }
 
     /// The files that are being written now.
     pub(super) fn being_written(&self) -> BeingWritten {
         let mut seen = lock(&self.seen);
-        seen.written.retain(|_, since| since.elapsed() < LONGEST_WRITE);
+        seen.written.retain(|_, since| since.elapsed() < MAX_WRITE_TIME);
         BeingWritten(seen.written.keys().cloned().collect())
     }
 
-    /// Has every watch set again, whatever is known of it.
+    /// Makes the next [`Watch::set`] set every watch again.
     pub(super) fn invalidate(&mut self) {
         if let Some(watcher) = &mut self.watcher {
             for directory in std::mem::take(&mut self.watched).into_keys() {
@@ -119,8 +118,8 @@ impl Watch {
         }
     }
 
-    /// Watches what has to be watched for these paths, and nothing else. `true` says that a
-    /// directory is newly watched: what happened in it before has gone unseen.
+    /// Watches what these paths need, and nothing else. `true` if a directory is newly watched:
+    /// former changes in it made no event.
     pub(super) fn set<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) -> bool {
         let Some(watcher) = &mut self.watcher else {
             return false;
@@ -146,12 +145,12 @@ impl Watch {
             }
         }
         let mut is_new = false;
-        self.fault = None;
+        self.error = None;
         let before = std::mem::take(&mut self.watched);
         for (directory, identity) in wanted {
             if before.get(&directory) != Some(&identity) {
                 if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
-                    self.fault = Some(error.to_string());
+                    self.error = Some(error.to_string());
                     continue;
                 }
                 is_new = true;
@@ -166,8 +165,8 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The directories in which a change can change what a path leads to: the one that it names or is
-/// in, and the one of each link on the way.
+/// The directories in which a change can change what a path leads to: the one that it names or that
+/// holds it, and the one of each link on the way.
 pub(crate) fn directories(path: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut links = 0;
@@ -183,7 +182,7 @@ pub(crate) fn directories(path: &Path) -> BTreeSet<PathBuf> {
         }
         let step = here.join(&next);
         match fs::read_link(&step) {
-            Ok(target) if links < MOST_LINKS => {
+            Ok(target) if links < MAX_LINKS => {
                 links += 1;
                 found.insert(here.clone());
                 if target.is_absolute() {
@@ -225,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_current_if_its_directory_its_parent_and_the_place_of_each_link_are_watched() {
+    fn watched_directories_are_those_of_the_path_and_of_each_link_on_the_way() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
         let at = |path: &str| root.join(path);

@@ -75,7 +75,7 @@ impl Config {
         Ok(Bound {
             addresses: addresses.map_err(|error| StartError::Listen { address: None, error })?,
             listeners,
-            server_file: self.material.certificate.clone(),
+            server_file: self.material.certificate.path().to_owned(),
             reload: Reload::new(loader, first, self.poll_interval, requested),
             reload_requests,
             limits: self.limits,

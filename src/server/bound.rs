@@ -24,6 +24,7 @@ use crate::server::http::failure_log::FailureLog;
 use crate::server::limits::Limits;
 use crate::server::meters::Meters;
 use crate::server::phase::Phase;
+use crate::server::rejections::RejectionLog;
 use crate::server::running::Running;
 use crate::server::service::HttpService;
 use crate::server::stop::{Stop, StopSequence};
@@ -72,6 +73,7 @@ impl Bound {
     /// Serves a hyper service as [`Bound::serve`] does a tower service.
     pub fn serve_hyper(self, service: impl HttpService) -> Running {
         let current = Arc::clone(self.reload.current());
+        let results = Arc::clone(self.reload.results());
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let meters = Arc::new(Meters::new());
         let acceptor = Arc::new(Acceptor {
@@ -82,7 +84,7 @@ impl Bound {
             connection_permits: Arc::new(Semaphore::new(self.limits.max_connections)),
             limits: self.limits.clone(),
             meters,
-            rejections: Arc::default(),
+            rejections: Arc::new(RejectionLog::new(Arc::clone(&results))),
             failures: FailureLog::default(),
         });
         for (listener, address) in self.listeners.into_iter().zip(&self.addresses) {
@@ -104,6 +106,7 @@ impl Bound {
             reload_requests: self.reload_requests,
             since: current.clock().now(),
             current,
+            results,
             meters: Arc::clone(&acceptor.meters),
             rejections: Arc::clone(&acceptor.rejections),
             server_file: self.server_file.into(),

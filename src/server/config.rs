@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, SystemClock};
-use crate::reload::Material;
+use crate::reload::{Material, PemSource};
 use crate::server::accept::cidr::Cidr;
 use crate::server::limits::Limits;
 use crate::trust::Role;
@@ -31,13 +31,23 @@ impl Config {
     /// A server with this certificate (PEM, the full chain, its own first) and its private key
     /// (PEM: PKCS#8, PKCS#1 or SEC1, not encrypted). It trusts no client yet.
     pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self::from_sources(PemSource::Path(certificate.into()), PemSource::Path(key.into()))
+    }
+
+    /// As [`Config::new`], with PEM texts in place of files. They are never read again: a renewal
+    /// takes a new server.
+    pub fn from_pem(certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        let bytes = |name: &str, pem: Vec<u8>| PemSource::Bytes(name.into(), pem.into());
+        Self::from_sources(
+            bytes("<server certificate>", certificate.into()),
+            bytes("<server key>", key.into()),
+        )
+    }
+
+    fn from_sources(certificate: PemSource, key: PemSource) -> Self {
         Self {
             listen: Vec::new(),
-            material: Material {
-                certificate: certificate.into(),
-                key: key.into(),
-                trust: Vec::new(),
-            },
+            material: Material { certificate, key, trust: Vec::new() },
             poll_interval: Duration::from_secs(5),
             shutdown_delay: Duration::ZERO,
             limits: Limits::default(),
@@ -48,14 +58,26 @@ impl Config {
     /// Accepts clients that hold the key of a certificate in this file, or in this directory's
     /// files named `*.pem`, `*.crt` or `*.cer`. May be called again.
     pub fn trust(mut self, path: impl Into<PathBuf>) -> Self {
-        self.material.trust.push((Role::Pin, path.into()));
+        self.material.trust.push((Role::Pin, PemSource::Path(path.into())));
+        self
+    }
+
+    /// As [`Config::trust`], with a PEM text in place of a file; `name` appears in messages.
+    pub fn trust_pem(mut self, name: impl Into<PathBuf>, pem: impl Into<Vec<u8>>) -> Self {
+        self.material.trust.push((Role::Pin, PemSource::Bytes(name.into(), pem.into().into())));
         self
     }
 
     /// Accepts clients that present a chain to a CA certificate in this file or directory. May be
     /// called again.
     pub fn trust_ca(mut self, path: impl Into<PathBuf>) -> Self {
-        self.material.trust.push((Role::Anchor, path.into()));
+        self.material.trust.push((Role::Anchor, PemSource::Path(path.into())));
+        self
+    }
+
+    /// As [`Config::trust_ca`], with a PEM text in place of a file; `name` appears in messages.
+    pub fn trust_ca_pem(mut self, name: impl Into<PathBuf>, pem: impl Into<Vec<u8>>) -> Self {
+        self.material.trust.push((Role::Anchor, PemSource::Bytes(name.into(), pem.into().into())));
         self
     }
 

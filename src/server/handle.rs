@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::reload::{Current, Problem, ReloadRequest};
+use crate::reload::{Current, Problem, ReloadRequest, ScanResults};
 use crate::server::meters::Meters;
 use crate::server::rejections::RejectionLog;
 use crate::server::stop::Stop;
@@ -18,6 +18,7 @@ pub struct Handle {
     pub(super) stop: Arc<Stop>,
     pub(super) reload_requests: mpsc::UnboundedSender<ReloadRequest>,
     pub(super) current: Arc<Current>,
+    pub(super) results: Arc<ScanResults>,
     pub(super) meters: Arc<Meters>,
     pub(super) rejections: Arc<RejectionLog>,
     pub(super) since: SystemTime,
@@ -74,6 +75,6 @@ impl Handle {
 
     /// The problems of the files as they were last read.
     pub fn problems(&self) -> Vec<Problem> {
-        self.current.problems()
+        self.results.problems()
     }
 }

@@ -9,8 +9,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::fields::List;
-use crate::reload::Current;
-use crate::trust::{Fingerprint, Nearest, Presented, Reason, rfc3339, system_time, unix_time};
+use crate::reload::{Current, ScanResults};
+use crate::trust::{
+    Fingerprint, Nearest, PresentedCertificate, Reason, rfc3339, system_time, unix_time,
+};
 
 /// How many are remembered.
 const MAX_REMEMBERED: usize = 50;
@@ -25,7 +27,7 @@ const MAX_DETAIL: usize = 200;
 #[derive(Debug)]
 pub(super) struct Rejection {
     pub(super) reason: Reason,
-    pub(super) presented: Option<Presented>,
+    pub(super) presented: Option<PresentedCertificate>,
     pub(super) detail: Option<String>,
 }
 
@@ -62,9 +64,16 @@ pub struct RejectedClient {
 }
 
 impl RejectedClient {
-    fn new(peer: SocketAddr, rejection: Rejection, current: &Current) -> Self {
+    fn new(
+        peer: SocketAddr,
+        rejection: Rejection,
+        current: &Current,
+        results: &ScanResults,
+    ) -> Self {
         let Rejection { reason, presented, detail } = rejection;
-        let nearest = presented.as_ref().and_then(|presented| current.nearest(presented));
+        let nearest = presented
+            .as_ref()
+            .and_then(|presented| results.nearest(&current.newest().store, presented));
         let fingerprint = presented.as_ref().map(|presented| presented.fingerprint);
         let summary = presented.and_then(|presented| presented.summary);
         let validity = summary.as_ref().map(|summary| summary.validity);
@@ -104,6 +113,7 @@ impl RejectedClient {
 /// Remembers and logs rejected clients.
 #[derive(Debug, Default)]
 pub(super) struct RejectionLog {
+    results: Arc<ScanResults>,
     recent: Mutex<VecDeque<RejectedClient>>,
     flood: Mutex<Flood>,
 }
@@ -156,6 +166,10 @@ impl Flood {
 }
 
 impl RejectionLog {
+    pub(super) fn new(results: Arc<ScanResults>) -> Self {
+        Self { results, ..Self::default() }
+    }
+
     /// Remembers a rejection, and logs it or adds it to the sum.
     pub(super) fn record(
         self: &Arc<Self>,
@@ -163,7 +177,7 @@ impl RejectionLog {
         rejection: Rejection,
         current: &Current,
     ) {
-        let client = RejectedClient::new(peer, rejection, current);
+        let client = RejectedClient::new(peer, rejection, current, &self.results);
         let verdict = self.flood().admit(client.reason, Instant::now());
         match verdict {
             Verdict::Log => client.log(),

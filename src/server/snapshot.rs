@@ -150,8 +150,8 @@ impl Handle {
             connections: self.current.live_count(),
             server: self.server_certificate(),
             trusted: self.trusted(),
-            reload: self.current.reload_state(),
-            problems: self.current.problems(),
+            reload: self.results.state(),
+            problems: self.results.problems(),
             handshakes: self.meters.handshakes(),
             rejections: self.rejections.recent(),
         }

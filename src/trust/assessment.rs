@@ -4,7 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::certificate::Summary;
-use super::store::{Role, TrustStore};
+use super::loaded::Role;
+use super::store::TrustStore;
 use super::usage::Usage;
 use super::validity::{Span, ValidityState, unix_time};
 

@@ -1,4 +1,4 @@
-//! Who a client is, once it has proved it.
+//! The identity of a client that has proved it.
 
 use std::fmt;
 use std::path::Path;
@@ -8,16 +8,18 @@ use std::time::SystemTime;
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{Certificate, Fingerprint};
+use super::certificate::Certificate;
+use super::fingerprint::Fingerprint;
 use super::usage::UsageCounters;
 use super::validity::{Validity, system_time};
 
 /// A client that has proved that it holds the key of a trusted certificate.
 ///
-/// The server puts one into the extensions of every request; there is no other way to come by
-/// one, so a function that takes a `ClientIdentity` can only be called for a verified client.
-/// (Tests of applications make theirs with `ClientIdentity::for_test`, behind the feature
-/// `test-util`.) Cloning is cheap.
+/// The server puts one into the extensions of every request, and
+/// [`TrustStore::identify`](crate::TrustStore::identify) returns one. There is no other way to get
+/// one, so a function that takes a `ClientIdentity` serves verified clients only. (Tests of
+/// applications make theirs with `ClientIdentity::for_test`, behind the feature `test-util`.)
+/// Cloning is cheap.
 #[derive(Clone)]
 pub struct ClientIdentity(Arc<Inner>);
 
@@ -26,18 +28,18 @@ struct Inner {
     validity: Validity,
     origin: Origin,
     file: Arc<Path>,
-    /// Those of the certificate by which it is let in: its own, or its trust anchor's.
+    /// The counters of its own certificate, or of its trust anchor's.
     counts: Arc<UsageCounters>,
-    /// Itself as the values of headers, once they have been asked for.
+    /// The values of the identity headers, made when a request first needs them.
     as_headers: OnceLock<[HeaderValue; 2]>,
 }
 
-/// By what a client was let in.
+/// Why a client was accepted.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
     /// Its certificate is pinned.
     Pin,
-    /// Its certificate was issued under a trust anchor; the intermediates are kept as it sent them.
+    /// Its certificate was issued under a trust anchor; the intermediates are kept as received.
     Chain { anchor: Fingerprint, intermediates: Arc<[CertificateDer<'static>]> },
 }
 
@@ -74,8 +76,8 @@ impl ClientIdentity {
         self.0.certificate.summary().fingerprint
     }
 
-    /// The certificate's subject in the form of RFC 4514, what does not print escaped. Every
-    /// certificate that API Gateway makes has the same: it tells nothing about who the client is.
+    /// The certificate's subject in the form of RFC 4514, with unprintable characters escaped. Every
+    /// certificate that API Gateway makes has the same subject: it does not identify the client.
     pub fn subject(&self) -> &str {
         &self.0.certificate.summary().subject
     }
@@ -85,12 +87,12 @@ impl ClientIdentity {
         &self.0.certificate.summary().serial
     }
 
-    /// From when on it is let in. For a chain, the latest beginning.
+    /// The beginning of its validity period. For a chain, the latest beginning.
     pub fn not_before(&self) -> SystemTime {
         system_time(self.0.validity.not_before)
     }
 
-    /// When it is out. For a chain, the earliest end.
+    /// The end of its validity period. For a chain, the earliest end.
     pub fn not_after(&self) -> SystemTime {
         system_time(self.0.validity.not_after)
     }
@@ -105,7 +107,7 @@ impl ClientIdentity {
         &self.0.file
     }
 
-    /// The fingerprint of the trust anchor for one that came by a chain; `None` for a pinned one.
+    /// The fingerprint of the trust anchor of its chain; `None` for a pinned certificate.
     pub fn anchor(&self) -> Option<Fingerprint> {
         match &self.0.origin {
             Origin::Pin => None,
@@ -113,8 +115,8 @@ impl ClientIdentity {
         }
     }
 
-    /// The values of the headers that tell an application who this is. They are the same for all
-    /// requests of a connection, and `make` is asked for them once.
+    /// The values of the identity headers. They are the same for all requests of a connection:
+    /// `make` is called once.
     pub(crate) fn as_headers(
         &self,
         make: impl FnOnce(&Self) -> [HeaderValue; 2],

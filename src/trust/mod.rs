@@ -4,11 +4,18 @@
 //! read, nothing is awaited. The store of one generation never changes. [`TrustStore::admit`] is
 //! the one place that decides whether a certificate is accepted.
 
+mod ancient;
 mod assessment;
+mod builder;
 mod certificate;
+mod chain;
+mod fingerprint;
 mod identity;
+mod key;
+mod loaded;
 mod nearest;
 pub mod pem;
+mod presented;
 mod reason;
 mod store;
 mod usage;
@@ -17,20 +24,28 @@ mod verifier;
 
 pub use assessment::{Assessment, State, Urgency};
 pub(crate) use assessment::{SOON, assess, assess_server};
-pub use certificate::{Certificate, Fingerprint, KeyKind, Summary};
+pub use builder::TrustStoreBuilder;
+pub(crate) use builder::parse_for;
+pub use certificate::{Certificate, Summary};
+pub use fingerprint::Fingerprint;
 pub use identity::ClientIdentity;
 pub(crate) use identity::Origin;
+pub use key::KeyKind;
+pub(crate) use key::unsupported_private_key;
+pub(crate) use loaded::LoadedCertificate;
+pub use loaded::Role;
 pub use nearest::{Nearest, Relation};
+pub(crate) use presented::PresentedCertificate;
 pub use reason::Reason;
 pub(crate) use reason::VerifyError;
-pub use store::Role;
-pub(crate) use store::{Loaded, TrustStore, is_anchor};
+pub use store::TrustStore;
 pub(crate) use usage::ConnectionApi;
 pub use usage::{ApiUsage, Usage};
 pub(crate) use validity::{
     Span, Validity, ValidityState, days_left, rfc3339, system_time, unix_time,
 };
-pub(crate) use verifier::{PinnedClientVerifier, Presented, take_rejection};
+pub use verifier::PinnedClientVerifier;
+pub(crate) use verifier::take_rejection;
 
 #[cfg(test)]
 mod reference;

@@ -1,20 +1,21 @@
-//! Which trusted certificate is nearest to one that was refused: the shortest way from "unknown
-//! certificate" to what went wrong at a rotation.
+//! The trusted certificate that is nearest to a rejected one: the shortest way from "unknown
+//! certificate" to what went wrong in a rotation.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::certificate::Fingerprint;
-use super::store::Loaded;
-use super::verifier::Presented;
+use super::fingerprint::Fingerprint;
+use super::loaded::LoadedCertificate;
+use super::presented::PresentedCertificate;
+use super::validity::{rfc3339, unix_time};
 
-/// How a refused certificate is related to one that is, or was, trusted.
+/// How a rejected certificate is related to one that is, or was, trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Relation {
-    /// It is this one: its dates, its key or its role kept it out.
+    /// It is this one, rejected for its validity period, its key or its role.
     Same,
     /// It was this one until it was removed.
     Removed,
@@ -36,7 +37,7 @@ impl Relation {
     }
 }
 
-/// The trusted certificate that is nearest to a refused one.
+/// The trusted certificate that is nearest to a rejected one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Nearest {
@@ -46,11 +47,20 @@ pub struct Nearest {
     pub fingerprint: Fingerprint,
     /// The file that it is, or was, in.
     pub file: PathBuf,
-    /// When it was removed, where it was.
+    /// When it was removed; `None` while it is trusted.
     pub removed_at: Option<SystemTime>,
 }
 
 impl Nearest {
+    pub(super) fn trusted(relation: Relation, loaded: &LoadedCertificate) -> Self {
+        Self {
+            relation,
+            fingerprint: loaded.certificate.summary().fingerprint,
+            file: loaded.file.to_path_buf(),
+            removed_at: None,
+        }
+    }
+
     pub(crate) fn removed(fingerprint: Fingerprint, file: PathBuf, at: SystemTime) -> Self {
         Self { relation: Relation::Removed, fingerprint, file, removed_at: Some(at) }
     }
@@ -63,7 +73,7 @@ impl fmt::Display for Nearest {
         match (relation, removed_at) {
             (Relation::Same, _) => write!(f, "the same certificate is in {file}"),
             (Relation::Removed, Some(at)) => {
-                let at = super::rfc3339(super::unix_time(*at));
+                let at = rfc3339(unix_time(*at));
                 write!(f, "this certificate was removed at {at}; it was in {file}")
             }
             (Relation::Removed, None) => write!(f, "this certificate was removed from {file}"),
@@ -73,17 +83,17 @@ impl fmt::Display for Nearest {
     }
 }
 
-/// The certificates of a store by what a stranger may have in common with them. Each value is an
-/// index into them.
+/// The certificates of a store by what an unknown one may have in common with them. Each value is
+/// an index into them.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(super) struct NearestIndex {
     by_fingerprint: HashMap<Fingerprint, usize>,
     by_key: HashMap<Fingerprint, usize>,
     by_serial: HashMap<Box<str>, usize>,
 }
 
-impl Index {
-    pub(super) fn of(certificates: &[Loaded]) -> Self {
+impl NearestIndex {
+    pub(super) fn of(certificates: &[LoadedCertificate]) -> Self {
         let mut index = Self::default();
         for (at, loaded) in certificates.iter().enumerate() {
             let summary = loaded.certificate.summary();
@@ -94,7 +104,7 @@ impl Index {
         index
     }
 
-    pub(super) fn find(&self, presented: &Presented) -> Option<(Relation, usize)> {
+    pub(super) fn find(&self, presented: &PresentedCertificate) -> Option<(Relation, usize)> {
         if let Some(at) = self.by_fingerprint.get(&presented.fingerprint) {
             return Some((Relation::Same, *at));
         }

@@ -1,19 +1,19 @@
-//! Why a client was not let in: one reason out of a closed list.
+//! Why a client was rejected: one reason out of a closed list.
 
 use std::fmt;
 
 use rustls::CertificateError;
 
-/// Why a client was not let in. The list is closed: logs and counters use these words only.
+/// Why a client was rejected. The list is closed: logs and counters use these names only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// It presented no certificate.
     NoCertificate,
     /// It presented one that is neither pinned nor issued under a trust anchor.
     UnknownCertificate,
-    /// It presented a trusted one that has ended, or a chain of which a part has.
+    /// It presented a trusted one that is expired, or a chain with an expired certificate.
     Expired,
-    /// It presented a trusted one whose time has not come.
+    /// It presented a trusted one that is not yet valid.
     NotYetValid,
     /// It presented a chain to a trust anchor that does not hold: a signature, a purpose, a
     /// constraint.
@@ -24,24 +24,24 @@ pub enum Reason {
     PlainHttp,
     /// It spoke something that is neither TLS nor HTTP.
     NotTls,
-    /// It spoke TLS with which nothing can be agreed, or broke its rules.
+    /// It shares no TLS version or cipher suite with the server, or broke the protocol.
     TlsError,
-    /// It refused the server, by an alert: it may not trust the server's certificate.
+    /// It rejected the server with an alert: it may not trust the server's certificate.
     RefusedByClient,
-    /// It left in the middle of the handshake.
+    /// It closed the connection during the handshake.
     LeftHandshake,
     /// It did not finish the handshake in time.
     HandshakeTimeout,
-    /// There was no room for one more that is let in.
+    /// The limit of admitted connections was reached.
     TooManyConnections,
-    /// Its place in the handshake was taken by those who came later.
+    /// The limit of handshakes was reached, and this one was the oldest.
     TooManyHandshakes,
     /// It came past the load balancer, or the load balancer sent no PROXY protocol v2 header.
     ProxyProtocol,
 }
 
 impl Reason {
-    /// Every reason there is.
+    /// All reasons.
     pub const ALL: [Self; 15] = [
         Self::NoCertificate,
         Self::UnknownCertificate,
@@ -81,7 +81,7 @@ impl Reason {
         }
     }
 
-    /// What an operator who wants this client in can do.
+    /// What an operator does to have this client accepted.
     pub(crate) fn remedy(self) -> &'static str {
         match self {
             Self::NoCertificate => {
@@ -100,10 +100,12 @@ impl Reason {
             Self::BadSignature => "the client does not hold the key of what it presents",
             Self::PlainHttp => "the endpoint's URL must begin with https://",
             Self::NotTls | Self::LeftHandshake => "nothing, if it is not API Gateway",
-            Self::TlsError => "nothing, if it is not API Gateway; TLS 1.2 and 1.3 are spoken here",
+            Self::TlsError => {
+                "nothing, if it is not API Gateway; portcullis supports TLS 1.2 and 1.3"
+            }
             Self::RefusedByClient => {
                 "if it is API Gateway, the server's certificate (--cert) needs its full chain to \
-                 a CA that API Gateway trusts, the endpoint's name, and dates that hold"
+                 a CA that API Gateway trusts, the endpoint's name, and to be valid now"
             }
             Self::HandshakeTimeout => "raise --handshake-timeout if it is a slow, honest client",
             Self::TooManyConnections => "raise --max-connections",
@@ -124,7 +126,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A refusal with the error whose TLS alert tells the client.
+/// A rejection, with the error whose TLS alert the client receives.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VerifyError {
     pub(crate) reason: Reason,
@@ -139,10 +141,10 @@ impl VerifyError {
     pub(crate) const NOT_YET_VALID: Self =
         Self { reason: Reason::NotYetValid, error: CertificateError::NotValidYet };
 
-    /// What webpki made of a chain. Its error is the one of the most promising path.
+    /// Translates the error of webpki, which is that of the most promising path.
     pub(crate) fn of_chain(error: &webpki::Error) -> Self {
         let (reason, error) = match error {
-            // A CA of the same name, or a stranger who claims to be issued by it.
+            // A CA of the same name, or a certificate that only claims to be issued by it.
             webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
                 return Self::UNKNOWN;
             }

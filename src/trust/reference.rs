@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-use super::{Certificate, Loaded, Reason, Role, TrustStore};
+use super::{Certificate, LoadedCertificate, Reason, Role, TrustStore};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// 2024-01-01.
@@ -98,7 +98,7 @@ fn judge(held: &BufferedWriter, index: usize, day: u32) -> Result<(), Option<Rea
 
 fn store(before: Option<&TrustStore>, held: &BufferedWriter) -> TrustStore {
     let file: Arc<Path> = Path::new("a.pem").into();
-    let loaded = held.iter().map(|(role, index)| Loaded {
+    let loaded = held.iter().map(|(role, index)| LoadedCertificate {
         role: *role,
         certificate: Arc::clone(&ALL[*index].certificate),
         file: Arc::clone(&file),

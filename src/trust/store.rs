@@ -1,48 +1,22 @@
-//! The certificates that are trusted, all of one generation.
+//! The certificates that one generation trusts.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use rustls::pki_types::{CertificateDer, UnixTime};
 
-use super::certificate::{Certificate, Fingerprint, Summary, issuer};
+use super::chain::Anchors;
+use super::fingerprint::Fingerprint;
 use super::identity::{ClientIdentity, Origin};
-use super::nearest::{Index, Nearest};
+use super::loaded::{LoadedCertificate, Role};
+use super::nearest::{Nearest, NearestIndex};
+use super::presented::PresentedCertificate;
 use super::reason::{Reason, VerifyError};
 use super::usage::UsageCounters;
-use super::validity::{Validity, ValidityState};
-use super::verifier::Presented;
-
-/// What a trusted certificate is trusted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
-    /// To be presented by a client, itself.
-    Pin,
-    /// To have issued, through intermediates, what a client presents.
-    Anchor,
-}
-
-impl Role {
-    /// Its stable name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pin => "pin",
-            Self::Anchor => "anchor",
-        }
-    }
-}
-
-/// A certificate with its role and the file that it was read from.
-#[derive(Clone, Debug)]
-pub(crate) struct Loaded {
-    pub(crate) role: Role,
-    pub(crate) certificate: Arc<Certificate>,
-    pub(crate) file: Arc<Path>,
-}
+use super::validity::{Validity, ValidityState, unix_time};
 
 /// When the last pinned certificate ends, and when the last trust anchor does.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,62 +36,57 @@ impl LatestEnds {
     }
 }
 
-/// Whether a chain can be verified up to this certificate.
-pub(crate) fn is_anchor(certificate: &Certificate) -> bool {
-    webpki::anchor_from_trusted_cert(certificate.der()).is_ok()
-}
+/// Above this size the list of hints is left out: clients fail on longer ones.
+const MAX_HINTS_SIZE: usize = 16 * 1024;
 
-/// Past this, the list of hints is left out: clients fail on longer ones.
-const LONGEST_HINTS: usize = 16 * 1024;
-
-/// Who is let in. Never changes: a change on disk makes a new one.
+/// The certificates that decide which clients are accepted. A store never changes: a change of the
+/// trusted certificates makes a new one.
+///
+/// The server makes its own from the trust files. An application with an accept loop of its own
+/// makes one by [`TrustStore::builder`], for a
+/// [`PinnedClientVerifier`](crate::PinnedClientVerifier) and [`TrustStore::identify`].
 #[derive(Debug)]
-pub(crate) struct TrustStore {
-    /// Each certificate once, in the order of the files.
-    certificates: Vec<Loaded>,
-    /// By their DER, every byte of it.
+pub struct TrustStore {
+    /// Each certificate once in each role, in the order of the files.
+    certificates: Vec<LoadedCertificate>,
+    /// By their whole DER.
     pins: HashMap<Box<[u8]>, ClientIdentity>,
-    anchors: Vec<TrustAnchor<'static>>,
-    /// Beside each of `anchors`, where it came from.
-    anchor_certificates: Vec<Loaded>,
+    anchors: Anchors,
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
     counts: HashMap<(Role, Fingerprint), Arc<UsageCounters>>,
-    /// Made when the first refusal asks for it.
-    nearest: OnceLock<Index>,
+    /// Built when the first rejection needs it.
+    nearest: OnceLock<NearestIndex>,
 }
 
 impl TrustStore {
-    /// The store of these certificates. A certificate that is given twice in one role counts once,
-    /// for the first file that it is in. An anchor that webpki cannot take is left out. What is
-    /// counted of a certificate that was in the store `before` goes on.
+    /// Builds the store of these certificates. A certificate that is given twice in one role
+    /// counts once, for the first file that holds it. An anchor that webpki cannot use is left
+    /// out. The counters of a certificate that was in the store `before` continue.
     pub(crate) fn new(
         before: Option<&Self>,
-        loaded: impl IntoIterator<Item = Loaded>,
+        loaded: impl IntoIterator<Item = LoadedCertificate>,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Self {
         let mut store = Self {
             certificates: Vec::new(),
             pins: HashMap::new(),
-            anchors: Vec::new(),
-            anchor_certificates: Vec::new(),
+            anchors: Anchors::default(),
             hints: Vec::new(),
             algorithms,
             counts: HashMap::new(),
             nearest: OnceLock::new(),
         };
         let mut hints = BTreeSet::new();
-        let mut anchors = BTreeSet::new();
         for loaded in loaded {
-            let certificate = &loaded.certificate;
-            let key = (loaded.role, certificate.summary().fingerprint);
+            let (certificate, key) = (&loaded.certificate, loaded.key());
+            if store.counts.contains_key(&key) {
+                continue;
+            }
             let known = before.and_then(|before| before.counts.get(&key)).cloned();
             let counts = known.unwrap_or_else(|| Arc::new(UsageCounters::new(before.is_none())));
             match loaded.role {
                 Role::Pin => {
-                    if store.pins.contains_key(certificate.der().as_ref()) {
-                        continue;
-                    }
                     hints.insert(certificate.issuer_der().to_vec());
                     let identity = ClientIdentity::new(
                         Arc::clone(certificate),
@@ -129,31 +98,26 @@ impl TrustStore {
                     store.pins.insert(Box::from(certificate.der().as_ref()), identity);
                 }
                 Role::Anchor => {
-                    let Ok(anchor) = webpki::anchor_from_trusted_cert(certificate.der()) else {
-                        continue;
-                    };
-                    if !anchors.insert(certificate.summary().fingerprint) {
+                    if !store.anchors.add(&loaded) {
                         continue;
                     }
                     hints.insert(certificate.subject_der().to_vec());
-                    store.anchors.push(anchor.to_owned());
-                    store.anchor_certificates.push(loaded.clone());
                 }
             }
             store.counts.insert(key, counts);
             store.certificates.push(loaded);
         }
-        // Each name travels behind a length of two octets.
-        if hints.iter().map(|name| name.len() + 2).sum::<usize>() <= LONGEST_HINTS {
+        // A length of two bytes precedes each name.
+        if hints.iter().map(|name| name.len() + 2).sum::<usize>() <= MAX_HINTS_SIZE {
             store.hints = hints.into_iter().map(DistinguishedName::from).collect();
         }
         store
     }
 
-    /// Whether these are its certificates, one by one, as they were when it was made. Of the same
-    /// ones, read again, it does not know that.
-    pub(crate) fn consists_of(&self, mut loaded: impl Iterator<Item = Loaded>) -> bool {
-        let is_same = |own: &Loaded, other: &Loaded| {
+    /// True if the store was built from exactly these certificates, each the same allocation: equal
+    /// ones that were parsed again count as different.
+    pub(crate) fn consists_of(&self, mut loaded: impl Iterator<Item = LoadedCertificate>) -> bool {
+        let is_same = |own: &LoadedCertificate, other: &LoadedCertificate| {
             Arc::ptr_eq(&own.certificate, &other.certificate)
                 && own.role == other.role
                 && own.file.as_os_str() == other.file.as_os_str()
@@ -164,29 +128,24 @@ impl TrustStore {
     }
 
     /// Every trusted certificate, once in each role, in the order of the files.
-    pub(crate) fn certificates(&self) -> &[Loaded] {
+    pub(crate) fn certificates(&self) -> &[LoadedCertificate] {
         &self.certificates
     }
 
-    /// What has been counted of one of its certificates.
+    /// The counters of one of its certificates.
     pub(crate) fn counts(&self, role: Role, fingerprint: Fingerprint) -> Arc<UsageCounters> {
         self.counts.get(&(role, fingerprint)).cloned().unwrap_or_default()
     }
 
-    /// Which of its certificates is nearest to one that was refused.
-    pub(crate) fn nearest(&self, presented: &Presented) -> Option<Nearest> {
-        let index = self.nearest.get_or_init(|| Index::of(&self.certificates));
+    /// The trusted certificate that is nearest to a rejected one.
+    pub(crate) fn nearest(&self, presented: &PresentedCertificate) -> Option<Nearest> {
+        let index = self.nearest.get_or_init(|| NearestIndex::of(&self.certificates));
         let (relation, at) = index.find(presented)?;
-        let loaded = self.certificates.get(at)?;
-        Some(Nearest {
-            relation,
-            fingerprint: loaded.certificate.summary().fingerprint,
-            file: loaded.file.to_path_buf(),
-            removed_at: None,
-        })
+        Some(Nearest::trusted(relation, self.certificates.get(at)?))
     }
 
-    /// For each role, when its last certificate ends. What ends earlier has a successor.
+    /// For each role, when its last certificate ends. A certificate that ends earlier has a
+    /// successor.
     pub(crate) fn latest_ends(&self) -> LatestEnds {
         let mut ends = LatestEnds::default();
         for loaded in &self.certificates {
@@ -200,13 +159,13 @@ impl TrustStore {
         ends
     }
 
-    /// Whether a certificate is in its dates now that can let a client in.
+    /// True if at least one certificate is valid at `now`.
     pub(crate) fn is_usable(&self, now: UnixTime) -> bool {
         self.certificates.iter().any(|loaded| loaded.certificate.validity().contains(now))
     }
 
-    /// The names for CertificateRequest. Java, as API Gateway's client is, sends nothing where
-    /// they are given and exclude the issuer of what it has.
+    /// The names for CertificateRequest. Java, as API Gateway's client is, sends no certificate if
+    /// names are given and none is its issuer.
     pub(crate) fn hints(&self) -> &[DistinguishedName] {
         &self.hints
     }
@@ -219,10 +178,10 @@ impl TrustStore {
         self.pins.get(der.as_ref())
     }
 
-    /// Whether a client that holds the key of `end_entity` is let in at `now`, and as whom.
+    /// Decides whether the client that holds the key of `end_entity` is accepted at `now`.
     ///
     /// # Errors
-    /// Why not, and the error whose alert says so.
+    /// The reason, and the error whose TLS alert fits it.
     pub(crate) fn admit(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -230,10 +189,11 @@ impl TrustStore {
         now: UnixTime,
     ) -> Result<ClientIdentity, VerifyError> {
         match self.pin(end_entity) {
-            Some(identity) => {
-                check_validity(identity.validity(), now)?;
-                Ok(identity.clone())
-            }
+            Some(identity) => match identity.validity().at(now) {
+                ValidityState::Valid(_) => Ok(identity.clone()),
+                ValidityState::Expired(_) => Err(VerifyError::EXPIRED),
+                ValidityState::NotYetValid(_) => Err(VerifyError::NOT_YET_VALID),
+            },
             None if self.anchors.is_empty() => Err(VerifyError::UNKNOWN),
             None => self.admit_chain(end_entity, intermediates, now),
         }
@@ -245,94 +205,44 @@ impl TrustStore {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientIdentity, VerifyError> {
-        // webpki would let an anchor's own certificate in as an end entity: it needs no issuer.
-        if self.anchor_certificates.iter().any(|anchor| anchor.certificate.der() == end_entity) {
-            return Err(VerifyError::UNKNOWN);
-        }
-        // webpki judges a certificate before it looks for its issuer: what is said of a stranger's
-        // is that it is unknown, and nothing about its dates or its purpose.
-        let refuse = |error| match self.names_an_anchor(end_entity, intermediates) {
-            true => VerifyError::of_chain(&error),
-            false => VerifyError::UNKNOWN,
-        };
-        let leaf = EndEntityCert::try_from(end_entity).map_err(refuse)?;
-        // webpki does not look at an anchor's own dates, and holds a certificate good in the second
-        // in which it ends.
-        let in_their_dates = |path: &VerifiedPath<'_>| {
-            let validity = self.validity_of(end_entity, path).ok_or(webpki::Error::BadDer)?;
-            let Validity { not_before, not_after } = validity;
-            match check_validity(validity, now) {
-                Ok(()) => Ok(()),
-                Err(refusal) if refusal.reason == Reason::Expired => {
-                    Err(webpki::Error::CertExpired { time: now, not_after })
-                }
-                Err(_) => Err(webpki::Error::CertNotValidYet { time: now, not_before }),
-            }
-        };
-        let path = leaf
-            .verify_for_usage(
-                self.algorithms.all,
-                &self.anchors,
-                intermediates,
-                now,
-                KeyUsage::client_auth(),
-                None,
-                Some(&in_their_dates),
-            )
-            .map_err(refuse)?;
-        let anchor = self.anchor_of(&path).ok_or(VerifyError::UNKNOWN)?;
-        let certificate = Certificate::parse(end_entity.clone().into_owned())
-            .map_err(|_| VerifyError::of_chain(&webpki::Error::BadDer))?;
-        let validity = self.validity_of(end_entity, &path).ok_or(VerifyError::UNKNOWN)?;
+        let chain = self.anchors.verify(end_entity, intermediates, &self.algorithms, now)?;
+        let anchor = chain.anchor.certificate.summary().fingerprint;
         let origin = Origin::Chain {
-            anchor: anchor.certificate.summary().fingerprint,
+            anchor,
             intermediates: intermediates.iter().map(|der| der.clone().into_owned()).collect(),
         };
-        let counts = self.counts(Role::Anchor, anchor.certificate.summary().fingerprint);
-        let file = Arc::clone(&anchor.file);
-        Ok(ClientIdentity::new(Arc::new(certificate), validity, origin, file, counts))
+        Ok(ClientIdentity::new(
+            Arc::new(chain.end_entity),
+            chain.validity,
+            origin,
+            Arc::clone(&chain.anchor.file),
+            self.counts(Role::Anchor, anchor),
+        ))
     }
 
-    /// Whether the issuer of any of these is the subject of an anchor.
-    fn names_an_anchor(
+    /// Looks up whether a client that has proved possession of this certificate's key (DER) is
+    /// accepted now.
+    ///
+    /// rustls asks no verifier when a session is resumed, and no verifier ends a live connection.
+    /// Call this after each handshake, and before each request, with the newest store.
+    ///
+    /// # Errors
+    /// The reason why the client is rejected.
+    pub fn identify(&self, der: &[u8]) -> Result<ClientIdentity, Reason> {
+        self.identify_chain(&[CertificateDer::from(der)], SystemTime::now())
+    }
+
+    /// As [`TrustStore::identify`], for a chain as `peer_certificates()` of a rustls connection has
+    /// it, and at any time.
+    ///
+    /// # Errors
+    /// The reason why the client is rejected.
+    pub fn identify_chain(
         &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-    ) -> bool {
-        std::iter::once(end_entity).chain(intermediates).any(|der| {
-            issuer(der).is_some_and(|issuer| {
-                let mut anchors = self.anchor_certificates.iter();
-                anchors.any(|anchor| anchor.certificate.subject_der() == issuer)
-            })
-        })
-    }
-
-    /// The time in which all certificates of a path are valid, its anchor's own included.
-    fn validity_of(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        path: &VerifiedPath<'_>,
-    ) -> Option<Validity> {
-        let mut validity = self.anchor_of(path)?.certificate.validity();
-        let mut narrow = |der: &CertificateDer<'_>| {
-            validity = validity.and(Summary::of(der)?.validity);
-            Some(())
-        };
-        narrow(end_entity)?;
-        path.intermediate_certificates().try_for_each(|certificate| narrow(&certificate.der()))?;
-        Some(validity)
-    }
-
-    fn anchor_of(&self, path: &VerifiedPath<'_>) -> Option<&Loaded> {
-        let index = self.anchors.iter().position(|anchor| std::ptr::eq(anchor, path.anchor()))?;
-        self.anchor_certificates.get(index)
-    }
-}
-
-fn check_validity(validity: Validity, now: UnixTime) -> Result<(), VerifyError> {
-    match validity.at(now) {
-        ValidityState::Valid(_) => Ok(()),
-        ValidityState::Expired(_) => Err(VerifyError::EXPIRED),
-        ValidityState::NotYetValid(_) => Err(VerifyError::NOT_YET_VALID),
+        chain: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<ClientIdentity, Reason> {
+        let (end_entity, intermediates) = chain.split_first().ok_or(Reason::NoCertificate)?;
+        self.admit(end_entity, intermediates, unix_time(now)).map_err(|error| error.reason)
     }
 }

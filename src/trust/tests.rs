@@ -16,7 +16,7 @@ type Placed = (Option<usize>, PemErrorKind);
 fn read(bytes: impl AsRef<[u8]>) -> (Vec<Vec<u8>>, Vec<Placed>) {
     let (certificates, faults) = pem::certificates(bytes.as_ref());
     let certificates = certificates.into_iter().map(|(_, der)| der.to_vec()).collect();
-    (certificates, faults.into_iter().map(|fault| (fault.line, fault.problem)).collect())
+    (certificates, faults.into_iter().map(|error| (error.line, error.kind)).collect())
 }
 
 fn ders() -> [Vec<u8>; 2] {
@@ -123,7 +123,7 @@ fn what_is_wrong_with_a_pem_file_is_named_with_its_line() {
 fn a_server_key_may_stand_beside_its_certificate_and_is_named_where_it_is_encrypted() {
     assert!(pem::private_key(format!("{ONE}{KEY}").as_bytes()).is_ok());
     assert_eq!(pem::chain(format!("{KEY}{ONE}{TWO}").as_bytes()).map(|chain| chain.len()), Ok(2));
-    let problem = |text: &str| pem::private_key(text.as_bytes()).unwrap_err()[0].problem.clone();
+    let problem = |text: &str| pem::private_key(text.as_bytes()).unwrap_err()[0].kind.clone();
     assert_eq!(problem(ONE), PemErrorKind::NoPrivateKey);
     assert_eq!(problem(&format!("{KEY}{KEY}")), PemErrorKind::SeveralPrivateKeys);
     let pkcs8 = KEY.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");

@@ -1,4 +1,4 @@
-//! The trust store as rustls asks it.
+//! The trust store behind the interface of rustls.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -12,50 +12,77 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use webpki::RawPublicKeyEntity;
 
-use super::certificate::{Certificate, Fingerprint, Summary};
+use super::certificate::Certificate;
+use super::presented::PresentedCertificate;
 use super::reason::{Reason, VerifyError};
 use super::store::TrustStore;
 
-/// What a refused client presented.
-#[derive(Clone, Debug)]
-pub(crate) struct Presented {
-    pub(crate) fingerprint: Fingerprint,
-    /// `None` where it was not a certificate.
-    pub(crate) summary: Option<Summary>,
-}
-
-impl Presented {
-    pub(crate) fn new(der: &CertificateDer<'_>) -> Self {
-        Self { fingerprint: Fingerprint::of(der), summary: Summary::of(der) }
-    }
-}
-
 thread_local! {
-    /// Why the handshake that this thread is polling refused its client, and what was presented.
-    /// A failed handshake leaves nothing but an error that names neither.
-    static REFUSED: Cell<Option<(Reason, Presented)>> = const { Cell::new(None) };
+    /// Why the handshake that this thread polls rejected its client, and what was presented. The
+    /// error of a failed handshake names neither.
+    static REJECTION: Cell<Option<(Reason, PresentedCertificate)>> = const { Cell::new(None) };
 }
 
-/// Takes what the verifier refused during the poll of a handshake that has just returned.
-pub(crate) fn take_rejection() -> Option<(Reason, Presented)> {
-    REFUSED.take()
+/// Takes what the verifier rejected during the poll of a handshake that has just returned.
+pub(crate) fn take_rejection() -> Option<(Reason, PresentedCertificate)> {
+    REJECTION.take()
 }
 
-/// Lets in whom the trust store lets in.
+/// A rustls [`ClientCertVerifier`] that accepts the clients of a [`TrustStore`].
+///
+/// A client certificate is mandatory. A pinned certificate is accepted by its bytes, and its
+/// signature is checked with the key that was parsed with the store.
+///
+/// # Removal
+///
+/// The verifier alone does not reject a client whose certificate was removed: rustls does not call
+/// it when a session is resumed, and connections outlive it. So
+///
+/// - look the client up with [`TrustStore::identify`] in the newest store after each handshake and
+///   before each request, as the example does, and
+/// - make a new `ServerConfig` by its builder for each new store, or turn resumption off:
+///   `config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {})`,
+///   `config.send_tls13_tickets = 0`, and no ticketer.
+///
+/// [`Config`](crate::Config) does all of this.
+///
+/// ```
+/// use std::sync::Arc;
+/// use portcullis::{PinnedClientVerifier, Reason, TrustStore};
+/// use rustls::{ServerConfig, crypto::aws_lc_rs::default_provider};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pem = include_bytes!("../../certs-example/client-1.pem");
+/// let store = TrustStore::builder().pin_pem("client-1.pem", pem).map_err(|all| all[0].clone())?;
+/// let store = Arc::new(store.build());
+/// let verifier = Arc::new(PinnedClientVerifier::new(Arc::clone(&store)));
+/// let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+///     .with_safe_default_protocol_versions()?
+///     .with_client_cert_verifier(verifier);
+/// // … builder.with_single_cert(chain, key)?
+/// assert_eq!(store.identify(b"another certificate").err(), Some(Reason::UnknownCertificate));
+/// # let _ = builder;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `examples/accept_loop.rs` serves with it, removes a certificate, and shows that a resumed
+/// session and a live connection are rejected.
 #[derive(Debug)]
-pub(crate) struct PinnedClientVerifier {
+pub struct PinnedClientVerifier {
     store: Arc<TrustStore>,
 }
 
 impl PinnedClientVerifier {
-    pub(crate) fn new(store: Arc<TrustStore>) -> Self {
+    /// Accepts the clients of this store.
+    pub fn new(store: Arc<TrustStore>) -> Self {
         Self { store }
     }
 }
 
-fn refuse(refusal: VerifyError, der: &CertificateDer<'_>) -> Error {
-    REFUSED.set(Some((refusal.reason, Presented::new(der))));
-    Error::InvalidCertificate(refusal.error)
+fn reject(verify_error: VerifyError, der: &CertificateDer<'_>) -> Error {
+    REJECTION.set(Some((verify_error.reason, PresentedCertificate::new(der))));
+    Error::InvalidCertificate(verify_error.error)
 }
 
 impl ClientCertVerifier for PinnedClientVerifier {
@@ -72,7 +99,7 @@ impl ClientCertVerifier for PinnedClientVerifier {
     ) -> Result<ClientCertVerified, Error> {
         match self.store.admit(end_entity, intermediates, now) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
-            Err(refusal) => Err(refuse(refusal, end_entity)),
+            Err(error) => Err(reject(error, end_entity)),
         }
     }
 
@@ -88,7 +115,7 @@ impl ClientCertVerifier for PinnedClientVerifier {
                 .unwrap_or_else(|| self.verify_tls12_pin(message, pin.certificate(), dss)),
             None => verify_tls12_signature(message, cert, dss, self.store.algorithms()),
         }
-        .inspect_err(|_| note_bad_signature(cert))
+        .inspect_err(|_| record_bad_signature(cert))
     }
 
     fn verify_tls13_signature(
@@ -105,7 +132,7 @@ impl ClientCertVerifier for PinnedClientVerifier {
             }),
             None => verify_tls13_signature(message, cert, dss, algorithms),
         }
-        .inspect_err(|_| note_bad_signature(cert))
+        .inspect_err(|_| record_bad_signature(cert))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -114,7 +141,7 @@ impl ClientCertVerifier for PinnedClientVerifier {
 }
 
 impl PinnedClientVerifier {
-    /// Verifies a signature with a key that was parsed before. `None` where there is none for it.
+    /// Verifies a signature with the parsed key; `None` if there is none for its scheme.
     fn verify_parsed(
         &self,
         message: &[u8],
@@ -128,9 +155,9 @@ impl PinnedClientVerifier {
         Some(verified.map(|()| HandshakeSignatureValid::assertion()).map_err(bad))
     }
 
-    /// rustls verifies a TLS 1.2 signature through webpki's parser, which refuses certificates
-    /// that are pinned for what they are (v1, unknown critical extensions). This is the same with
-    /// the key alone. In TLS 1.2 a scheme does not fix the curve (RFC 8446, 4.2.3).
+    /// Verifies a TLS 1.2 signature with the key alone. rustls would go through webpki's parser,
+    /// which rejects some certificates that may be pinned (v1, unknown critical extensions). In
+    /// TLS 1.2 a scheme does not fix the curve (RFC 8446, 4.2.3).
     fn verify_tls12_pin(
         &self,
         message: &[u8],
@@ -152,6 +179,6 @@ impl PinnedClientVerifier {
     }
 }
 
-fn note_bad_signature(cert: &CertificateDer<'_>) {
-    REFUSED.set(Some((Reason::BadSignature, Presented::new(cert))));
+fn record_bad_signature(cert: &CertificateDer<'_>) {
+    REJECTION.set(Some((Reason::BadSignature, PresentedCertificate::new(cert))));
 }

@@ -37,7 +37,7 @@ async fn genuine_certificates_are_accepted_within_their_validity_period() {
             let is_about_it = |problem: &&Problem| problem.file.ends_with("genuine.pem");
             let problems: Vec<_> = check.problems.iter().filter(is_about_it).collect();
             assert!(problems.iter().all(|problem| {
-                problem.problem.contains("ended at") || problem.problem.contains("not yet valid")
+                problem.message.contains("ended at") || problem.message.contains("not yet valid")
             }));
             let said = !problems.is_empty();
             assert_eq!(said, !is_in, "{:?}", check.problems);

@@ -14,7 +14,7 @@ use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::buffered::BufferedWriter;
 use crate::server::rejections::Rejection;
 use crate::server::tls_stream::TlsStream;
-use crate::trust::{Presented, Reason, take_rejection};
+use crate::trust::{PresentedCertificate, Reason, take_rejection};
 
 /// The content type of a TLS record that holds a handshake message (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
@@ -81,7 +81,7 @@ pub(in crate::server) async fn perform(
     Err(HandshakeError::Rejected(Box::new(classify(&error, verdict)), Some(socket)))
 }
 
-fn classify(error: &io::Error, verdict: Option<(Reason, Presented)>) -> Rejection {
+fn classify(error: &io::Error, verdict: Option<(Reason, PresentedCertificate)>) -> Rejection {
     if let Some((reason, presented)) = verdict {
         return Rejection { reason, presented: Some(presented), detail: None };
     }

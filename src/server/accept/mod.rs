@@ -32,7 +32,7 @@ use crate::server::phase::{FIRST_REQUEST_GRACE, Phase};
 use crate::server::rejections::{Rejection, RejectionLog};
 use crate::server::service::HttpService;
 use crate::server::tls_stream::{self, TlsStream, shutdown_and_drain};
-use crate::trust::{Presented, Reason};
+use crate::trust::{PresentedCertificate, Reason};
 
 /// Between two attempts where the machine has no more descriptors or memory.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
@@ -69,7 +69,7 @@ impl<S> Acceptor<S> {
     ) -> Result<(Admission, OwnedSemaphorePermit), Rejection> {
         let admission = self.current.admit(presented).map_err(|refusal| Rejection {
             reason: refusal.reason,
-            presented: presented.first().map(Presented::new),
+            presented: presented.first().map(PresentedCertificate::new),
             detail: None,
         })?;
         match Arc::clone(&self.connection_permits).try_acquire_owned() {

@@ -47,7 +47,7 @@ impl InFlight {
         if phase != Phase::Serving {
             self.state.signal_last_response();
         }
-        phase != Phase::Serving || !self.state.admission.is_in()
+        phase != Phase::Serving || !self.state.admission.is_accepted()
     }
 
     /// Records a frame of the response's body; `None` is its end.

@@ -1,0 +1,215 @@
+//! What can be wrong with a PEM file, and the remedies.
+
+use std::fmt;
+
+/// What is wrong with a file's content, where, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PemError {
+    /// The line, counted from 1; `None` where the error concerns the whole file.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub kind: PemErrorKind,
+}
+
+impl PemError {
+    pub(crate) fn at(line: usize, kind: PemErrorKind) -> Self {
+        Self { line: Some(line), kind }
+    }
+
+    pub(crate) fn whole(kind: PemErrorKind) -> Self {
+        Self { line: None, kind }
+    }
+}
+
+impl fmt::Display for PemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        write!(f, "{}; {}", self.kind, self.kind.remedy())
+    }
+}
+
+impl std::error::Error for PemError {}
+
+/// The closed list of what can be wrong with a PEM file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PemErrorKind {
+    /// It is larger than a trust file may be.
+    TooLarge,
+    /// It holds no certificate.
+    NoCertificate,
+    /// It holds no private key.
+    NoPrivateKey,
+    /// It holds more than one private key.
+    SeveralPrivateKeys,
+    /// It holds a private key where only certificates belong.
+    PrivateKey,
+    /// The key is encrypted.
+    EncryptedKey,
+    /// It is UTF-16 text.
+    Utf16,
+    /// It is DER, not PEM.
+    Der,
+    /// It is a PKCS#12 archive.
+    Pkcs12,
+    /// It is the JSON output of the AWS CLI.
+    AwsJson,
+    /// The PEM text has lost its line breaks.
+    OneLine,
+    /// The line breaks are a backslash and an `n`.
+    LiteralNewlines,
+    /// The PEM text stands in quotes.
+    Quoted,
+    /// A marker stands behind a YAML key or list dash.
+    Yaml,
+    /// Everything in it is commented out.
+    CommentedOut,
+    /// A block begins and does not end.
+    Cut,
+    /// An end marker has no beginning, or one of another kind.
+    StrayEnd,
+    /// The text is not base64.
+    BadBase64,
+    /// A block is not a certificate: its label.
+    NotACertificate(String),
+    /// Bytes follow the end of the certificate's DER.
+    TrailingBytes,
+    /// The certificate cannot be parsed: the parser's message.
+    BadDer(String),
+    /// The RSA key has fewer than 2048 bits: how many.
+    ShortKey(usize),
+    /// The RSA key has more than 8192 bits, unusual parameters or an unusual exponent.
+    OddRsaKey,
+    /// The RSA key is restricted to PSS (id-RSASSA-PSS).
+    PssKey,
+    /// The elliptic curve is spelled out instead of named.
+    ExplicitCurve,
+    /// The key is of a kind that makes no TLS signature: which.
+    UnsupportedKey(String),
+    /// A trust anchor is not a CA certificate.
+    NotACa,
+    /// No chain can be verified up to the CA certificate.
+    UnusableCa,
+}
+
+impl PemErrorKind {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::TooLarge => "split it into files of at most 1 MiB",
+            Self::NoCertificate => {
+                "put the PEM text of a certificate into it, from -----BEGIN CERTIFICATE----- on, \
+                 or move the file out of the way"
+            }
+            Self::NoPrivateKey => {
+                "give the PEM file of an unencrypted private key (PKCS#8, PKCS#1 or SEC1)"
+            }
+            Self::SeveralPrivateKeys => "leave only the key of the certificate in it",
+            Self::PrivateKey => {
+                "a private key does not belong among trusted certificates: take it out, and \
+                 make a new pair if others could read it"
+            }
+            Self::EncryptedKey => {
+                "decrypt it for the server, which cannot ask for a passphrase: \
+                 openssl pkey -in ENCRYPTED -out KEY"
+            }
+            Self::Utf16 => {
+                "save it as plain ASCII or UTF-8 text; PowerShell: | Out-File -Encoding ascii FILE"
+            }
+            Self::Der => "convert it to PEM: openssl x509 -inform der -in FILE -out FILE.pem",
+            Self::Pkcs12 => {
+                "extract the certificates as PEM: openssl pkcs12 -in FILE -nokeys -out FILE.pem"
+            }
+            Self::AwsJson => {
+                "store the value alone: jq -r .pemEncodedCertificate FILE > FILE.pem, or have the \
+                 AWS CLI print it with --query pemEncodedCertificate --output text"
+            }
+            Self::OneLine | Self::LiteralNewlines => {
+                "write it as the AWS CLI prints text: aws apigateway get-client-certificate \
+                 --client-certificate-id ID --query pemEncodedCertificate --output text > FILE"
+            }
+            Self::Quoted => {
+                "remove the quotes around it, so that -----BEGIN begins a line and ----- ends one"
+            }
+            Self::Yaml => {
+                "store the value alone, without the YAML key or dash: each marker on its own line"
+            }
+            Self::CommentedOut => {
+                "remove the comment signs to trust it, or move the file out of the way"
+            }
+            Self::Cut => "the file was cut short: copy it again, whole",
+            Self::StrayEnd => {
+                "the beginning of the block is missing or of another kind: copy it again, whole"
+            }
+            Self::BadBase64 => "the text was damaged on its way: copy it again",
+            Self::NotACertificate(label) if label.ends_with(" CERTIFICATE") => {
+                "write it as a plain one: openssl x509 -in FILE -out FILE.pem"
+            }
+            Self::NotACertificate(_) => "leave only -----BEGIN CERTIFICATE----- blocks in it",
+            Self::TrailingBytes | Self::BadDer(_) | Self::UnusableCa => {
+                "get the certificate again from its source"
+            }
+            Self::ShortKey(_) => "use an RSA key of 2048 bits or more, or ECDSA P-256",
+            Self::OddRsaKey => {
+                "use an RSA key of 2048 to 8192 bits as openssl genrsa makes it, or ECDSA P-256"
+            }
+            Self::PssKey => {
+                "make the key with openssl genpkey -algorithm RSA: TLS makes PSS signatures with \
+                 plain RSA keys"
+            }
+            Self::ExplicitCurve => {
+                "name the curve: openssl ec -in KEY -param_enc named_curve -out NEW, and have the \
+                 certificate issued for it"
+            }
+            Self::UnsupportedKey(_) => {
+                "use RSA (2048 to 8192 bits), ECDSA P-256, P-384 or P-521, or Ed25519"
+            }
+            Self::NotACa => {
+                "give the certificate of the CA; to accept exactly this certificate, pin it \
+                 with --trust"
+            }
+        }
+    }
+}
+
+impl fmt::Display for PemErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge => write!(f, "the file is larger than 1 MiB"),
+            Self::NoCertificate => write!(f, "there is no certificate in it"),
+            Self::NoPrivateKey => write!(f, "there is no private key in it"),
+            Self::SeveralPrivateKeys => write!(f, "there is more than one private key in it"),
+            Self::PrivateKey => write!(f, "there is a private key in it"),
+            Self::EncryptedKey => write!(f, "the private key is encrypted"),
+            Self::Utf16 => write!(f, "it is UTF-16 text"),
+            Self::Der => write!(f, "it is DER, not PEM"),
+            Self::Pkcs12 => write!(f, "it is a PKCS#12 archive, not PEM"),
+            Self::AwsJson => write!(f, "it is the JSON output of the AWS CLI, not PEM"),
+            Self::OneLine => write!(f, "the PEM text has lost its line breaks"),
+            Self::LiteralNewlines => {
+                write!(f, "the PEM text has a literal \\n in place of its line breaks")
+            }
+            Self::Quoted => write!(f, "the PEM text is in quotes"),
+            Self::Yaml => write!(f, "the PEM text begins behind a YAML key or dash"),
+            Self::CommentedOut => write!(f, "everything in it is commented out"),
+            Self::Cut => write!(f, "the block that begins here has no end"),
+            Self::StrayEnd => write!(f, "an end marker without its beginning"),
+            Self::BadBase64 => write!(f, "bad base64"),
+            Self::NotACertificate(label) => write!(f, "a block of kind {label:?}"),
+            Self::TrailingBytes => write!(f, "bytes after the end of the certificate's DER"),
+            Self::BadDer(detail) => write!(f, "the certificate cannot be parsed: {detail}"),
+            Self::ShortKey(bits) => write!(f, "the RSA key is too short: {bits} bits"),
+            Self::OddRsaKey => write!(f, "the RSA key has an unusual length or form"),
+            Self::PssKey => write!(f, "the RSA key is restricted to PSS (id-RSASSA-PSS)"),
+            Self::ExplicitCurve => {
+                write!(f, "the key has explicit curve parameters in place of the curve's name")
+            }
+            Self::UnsupportedKey(which) => {
+                write!(f, "the key is of a kind that TLS does not sign with: {which}")
+            }
+            Self::UnusableCa => write!(f, "no chain can be verified up to this CA certificate"),
+            Self::NotACa => write!(f, "not a CA certificate (no basicConstraints CA:TRUE)"),
+        }
+    }
+}
