@@ -212,7 +212,7 @@ async fn load(counts: &Arc<UsageCounters>, site: &Site, time: Duration) {
     while Instant::now() < end {
         second.tick().await;
         match site.files.path("trust/b.pem").exists() {
-            true => site.files.invalidate("b.pem"),
+            true => site.files.remove("b.pem"),
             false => site.files.trust("b.pem", &PKI.b.cert),
         }
         UsageCounters::add(&counts.rotations);

@@ -19,6 +19,8 @@ pub(super) struct Access {
     pub(super) connect: Vec<u16>,
     /// Whether names of hosts are looked up.
     pub(super) resolves: bool,
+    /// Whether the process measures itself, for its metrics.
+    pub(super) metrics: bool,
 }
 
 /// The result, to be logged later: the sandbox comes before there is a log.

@@ -12,6 +12,7 @@ use clap::builder::BoolishValueParser;
 use super::sandbox::Access;
 use super::upstream::ServiceArgs;
 use super::values::{ListenAddress, listen_address, path, positive};
+use crate::service::Upstream;
 use crate::{Cidr, Config};
 pub(super) use bounds::{Limits, Shutdown, Timeouts};
 pub(super) use observability::{LogFlags, LogFormat, Observability, Switch};
@@ -202,12 +203,12 @@ impl Serve {
         let own = [&self.server_certificate.cert, &self.server_certificate.key];
         let trusted = self.trusted_clients.trust.iter().chain(&self.trusted_clients.trust_ca);
         let read = own.into_iter().chain(trusted).cloned().collect();
-        match &self.service.upstream {
-            Some(upstream) => {
-                let connect = upstream.port().into_iter().collect();
-                Access { read, connect, resolves: upstream.is_name() }
-            }
-            None => Access { read, ..Access::default() },
+        let upstream = self.service.upstream.as_ref();
+        Access {
+            read,
+            connect: upstream.and_then(Upstream::port).into_iter().collect(),
+            resolves: upstream.is_some_and(Upstream::is_name),
+            metrics: self.observability.admin.is_some(),
         }
     }
 }

@@ -26,6 +26,9 @@ const RESOLVER: [&str; 10] = [
     "/usr/lib",
 ];
 
+/// What the metrics of the process read: its own figures, and when the machine started.
+const PROCESS: [&str; 2] = ["/proc/self", "/proc/stat"];
+
 /// The port of name servers, for responses too long for UDP.
 const DNS: u16 = 53;
 
@@ -54,6 +57,9 @@ impl Grants {
             let known = RESOLVER.iter().filter_map(|path| fs::canonicalize(path).ok());
             grants.list.extend(known.chain(directory_of_resolv_conf()));
             grants.connect.insert(DNS);
+        }
+        if access.metrics {
+            grants.list.extend(PROCESS.iter().filter_map(|path| fs::canonicalize(path).ok()));
         }
         // What lies directly in the root is granted by itself.
         grants.list.remove(Path::new("/"));

@@ -320,7 +320,7 @@ async fn drain_timeout() {
     let cut = "portcullis_connections_cut_total";
     assert_eq!(site.metric(cut), Some(0.0));
     site.until("in", || site.metric("portcullis_connections") == Some(1.0));
-    site.files.invalidate("a.pem");
+    site.files.remove("a.pem");
     timeout(DEADLINE, until_closed(&mut stuck)).await.expect("it is closed");
     site.until(cut, || site.metric(&ended("certificate_removed")) == Some(1.0));
     assert_eq!(site.metric(cut), Some(1.0), "{}", site.get("/metrics").2);

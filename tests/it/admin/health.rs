@@ -3,6 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use serde_json::Value;
+
 use crate::admin::site::{Files, Site, connector, credential};
 use crate::support::pki::PKI;
 use crate::support::tls::request;
@@ -24,9 +26,9 @@ fn readyz_reports_stopping_during_the_shutdown_delay() {
 #[test]
 fn readyz_fails_while_no_client_can_be_accepted() {
     let files = Files::new();
-    files.invalidate("b.pem");
+    files.remove("b.pem");
     let site = files.serve(&[]);
-    site.files.invalidate("a.pem");
+    site.files.remove("a.pem");
     site.until("not ready", || site.get("/readyz").0 == 503);
     assert!(site.get("/readyz").2.contains("--trust"), "{:?}", site.get("/readyz"));
     site.files.trust("old.pem", &PKI.expired.cert);
@@ -167,7 +169,7 @@ async fn series_of_a_removed_certificate_disappear() {
     assert!(site.ask(Some(&PKI.b)).await);
     let has_b = || site.get("/metrics").2.contains("b.pem");
     assert!(has_b());
-    site.files.invalidate("b.pem");
+    site.files.remove("b.pem");
     site.until("gone", || !has_b());
     assert!(site.get("/metrics").2.contains("a.pem"));
     site.until("counted", || {
@@ -198,9 +200,55 @@ fn file_error_is_counted_and_shown_until_it_is_fixed() {
     assert_eq!(status["problems"][0]["severity"], "error");
     assert!(status["problems"][0]["file"].as_str().unwrap().ends_with("broken.pem"));
     assert_eq!(site.get("/readyz").0, 200, "what was good before is still active");
-    site.files.invalidate("broken.pem");
+    site.files.remove("broken.pem");
     site.until("mended", || site.metric("portcullis_reload_last_successful") == Some(1.0));
     assert_eq!(site.metric("portcullis_trust_files_failed"), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_used_certificate_with_an_unused_successor_asks_for_the_switch() {
+    let files = Files::new();
+    let soon = credential("soon", 300, 9);
+    files.trust("soon.pem", &soon.cert);
+    let site = files.serve(&[]);
+    assert!(site.ask(Some(&soon)).await);
+    let certificate = site.trusted("soon.pem");
+    assert_eq!((&certificate["state"], &certificate["urgency"]), (&"in_use".into(), &"now".into()));
+    let step = "choose its successor for the stage, then deploy the API";
+    assert_eq!(certificate["next_step"], step);
+    // The twin, which ends last, is not urgent.
+    let twin = site.trusted("a.pem");
+    assert_eq!((&twin["urgency"], &twin["next_step"]), (&"none".into(), &Value::Null));
+}
+
+#[test]
+fn metrics_of_the_process_and_the_build_are_there_in_the_sandbox() {
+    let site = Site::new();
+    site.server.wait_for_event("sandboxed", |_| true);
+    let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    let (_, _, metrics) = site.get("/metrics");
+    let build = metrics.lines().find(|line| line.starts_with("portcullis_build_info{"));
+    assert!(build.is_some_and(|build| build.contains(&version)), "{metrics}");
+    for name in ["process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"]
+    {
+        assert!(site.metric(name).is_some_and(|value| value > 0.0), "{name}: {metrics}");
+    }
+}
+
+#[test]
+fn only_addresses_and_internal_names_reach_the_state() {
+    let site = Site::new();
+    let status = |path: &str, host: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        site.exchange(request.as_bytes()).0
+    };
+    for path in ["/status", "/metrics", "/"] {
+        assert_eq!(status(path, "localhost:9443"), 200, "{path}");
+        assert_eq!(status(path, "rebound.example.com"), 421, "{path}");
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(status(path, "rebound.example.com"), 200, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -213,7 +261,7 @@ async fn status_lists_the_last_fifty_rejections_latest_first() {
     assert!(!site.ask(Some(&PKI.stranger)).await);
     site.until_refused(61);
     let status = site.status();
-    assert_eq!(status["version"], 1);
+    assert_eq!(status["version"], 2);
     let refusals = status["refusals"].as_array().unwrap();
     assert_eq!(refusals.len(), 50);
     assert_eq!(refusals[0]["reason"], "unknown_certificate");
@@ -226,18 +274,34 @@ async fn status_lists_the_last_fifty_rejections_latest_first() {
 fn certificate_that_ends_without_a_successor_is_urgent() {
     let files = Files::new();
     for name in ["a.pem", "b.pem"] {
-        files.invalidate(name);
+        files.remove(name);
     }
     files.trust("soon.pem", &credential("soon", 300, 9).cert);
     let site = files.serve(&[]);
-    let verdict = |file: &str| site.trusted(file)["verdict"].clone();
-    assert_eq!(verdict("soon.pem"), "ends in 9 days and no successor is loaded");
+    let judged = |file: &str| {
+        let certificate = site.trusted(file);
+        ["state", "urgency", "verdict"].map(|key| certificate[key].as_str().unwrap().to_owned())
+    };
+    let unused = "no request since the restart, less than a day ago";
+    let verdict = format!("{unused}; ends in 9 days and no successor is loaded");
+    assert_eq!(judged("soon.pem"), ["unknown", "now", &verdict]);
+    assert!(site.trusted("soon.pem")["next_step"].as_str().unwrap().contains("generate"));
+    let urgency = || {
+        let (_, _, metrics) = site.get("/metrics");
+        let is_its = |line: &&str| {
+            line.starts_with("portcullis_client_certificate_urgency{") && line.contains("soon.pem")
+        };
+        metrics.lines().find(is_its).map(|line| line.rsplit_once(' ').unwrap().1.to_owned())
+    };
+    assert_eq!(urgency().as_deref(), Some("2"));
     let event = site.server.wait_for_event("certificate_expiring", |event| {
         event["file"].as_str().is_some_and(|file| file.ends_with("soon.pem"))
     });
     assert!(event["remedy"].as_str().unwrap().contains("no successor is loaded"), "{event}");
     site.files.trust("b.pem", &PKI.b.cert);
-    site.until("succeeded", || verdict("soon.pem") == "waiting for its first use");
+    site.until("succeeded", || judged("soon.pem")[1] == "soon");
+    assert_eq!(urgency().as_deref(), Some("1"));
     site.files.trust("old.pem", &PKI.expired.cert);
-    site.until("expired", || verdict("old.pem") == "expired");
+    site.until("expired", || judged("old.pem")[0] == "expired");
+    assert_eq!(judged("old.pem")[1], "none");
 }

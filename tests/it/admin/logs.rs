@@ -65,7 +65,7 @@ async fn rejection_names_the_nearest_trusted_certificate() {
     assert!(!site.ask(Some(&PKI.stranger)).await);
     let event = site.server.wait_for_event("client_rejected", |_| true);
     assert_eq!(event.get("nearest"), None, "{event}");
-    site.files.invalidate("b.pem");
+    site.files.remove("b.pem");
     site.server.wait_for_event("trust_reloaded", |_| true);
     assert!(!site.ask(Some(&PKI.b)).await);
     let event = site.server.wait_for_event("client_rejected", |_| true);

@@ -49,7 +49,7 @@ impl Files {
         put(&self.path("trust"), name, pem);
     }
 
-    pub fn invalidate(&self, name: &str) {
+    pub fn remove(&self, name: &str) {
         fs::remove_file(self.path("trust").join(name)).unwrap();
     }
 

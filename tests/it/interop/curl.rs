@@ -100,7 +100,7 @@ fn stranger_of_the_same_subject_is_rejected_until_trusted_and_again_after() {
     for way in ways() {
         assert_eq!(curl(&site, way, Some(&PKI.stranger), &[]), Ok(way.1.hello()));
     }
-    site.invalidate(&PKI.stranger);
+    site.remove(&PKI.stranger);
     assert_out();
 }
 

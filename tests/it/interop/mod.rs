@@ -126,7 +126,7 @@ impl Site {
     }
 
     /// Removes a certificate from the trust directory.
-    fn invalidate(&self, credential: &Credential) {
+    fn remove(&self, credential: &Credential) {
         self.change(|| fs::remove_file(self.trust_file(credential)).expect("a trusted file"));
     }
 

@@ -93,7 +93,7 @@ fn session_ends_with_its_certificate() {
             resumed.as_ref().is_ok_and(|seen| seen.contains("\nReused, TLSv1.")),
             "{resumed:?}"
         );
-        site.invalidate(&PKI.a);
+        site.remove(&PKI.a);
         assert_refused(&site, &resume(None, &saved), NONE);
         assert_refused(&site, &resume(Some(&PKI.a), &saved), UNKNOWN);
         assert_answered(&resume(Some(&PKI.b), &twin));
