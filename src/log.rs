@@ -192,7 +192,7 @@ mod tests {
     const HOSTILE: &str = "CN=\"\\\u{1b}[2J\nname=\u{7}";
 
     #[test]
-    fn a_json_line_is_one_object_whatever_is_in_it() {
+    fn json_line_is_one_object_whatever_its_values() {
         let line = written(Lines::Json, || {
             tracing::info!(subject = HOSTILE, n = 7, share = 0.5, is = true, gone = Option::<u8>::None, d = ?HOSTILE, "refused");
         });
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_line_is_one_line_whose_words_are_what_they_seem() {
+    fn text_line_is_one_line_with_unambiguous_values() {
         let line = written(Lines::Text { colours: false }, || {
             tracing::warn!(subject = HOSTILE, reason = "expired", empty = "", "refused");
         });
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_line_begins_with_the_name_of_the_event() {
+    fn text_line_begins_with_the_event() {
         for colours in [false, true] {
             let line = written(Lines::Text { colours }, || {
                 tracing::info!(n = -7, share = 0.5, is = true, message = "named", d = ?Some(1));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_is_lost_and_counted_and_holds_nobody_up() {
+    fn full_log_pipe_drops_lines_and_never_blocks_requests() {
         let (sender, receiver) = mpsc::sync_channel::<()>(0);
         struct Stuck(mpsc::SyncSender<()>);
         impl io::Write for Stuck {

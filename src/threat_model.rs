@@ -11,10 +11,10 @@
 //! | a client | what stops it | tests |
 //! |---|---|---|
 //! | connects and sends nothing, or half of a ClientHello | a pool of its own, in which the oldest is dropped first; one deadline for the handshake | `tests/it/binary.rs` `silent_connections_keep_no_client_out`, `handshake_has_a_deadline_and_a_port_scan_is_no_rejection`; `tests/it/fire/strangers.rs` `silent_connections`, `halves_of_a_client_hello`, `a_client_hello_in_pieces` |
-//! | makes the server compute | a limit on handshakes computed before requests get their turn (`--handshakes-at-once`) | `src/server/accept/limiter.rs` `a_request_waits_for_none_of_the_handshakes_that_have_come_before_it`; `tests/it/admin/bounds.rs` `handshakes_at_once`; `tests/it/fire/strangers.rs` `flood_of_unknown_certificates` |
+//! | makes the server compute | a limit on handshakes computed before requests get their turn (`--handshakes-at-once`) | `src/server/accept/limiter.rs` `request_does_not_wait_for_the_handshakes_before_it`; `tests/it/admin/bounds.rs` `handshakes_at_once`; `tests/it/fire/strangers.rs` `flood_of_unknown_certificates` |
 //! | takes all descriptors | connections in their handshake give way | `tests/it/admin/bounds.rs` `descriptors`; `tests/it/fire/machine.rs` `more_silent_connections_than_descriptors`, `no_descriptors_left` |
 //! | sends plain HTTP, or garbage | eight bytes are read; `400`, or nothing | `tests/it/binary.rs` `garbage_and_plain_http_have_distinct_reasons`; `tests/it/fire/strangers.rs` `garbage_and_plain_http` |
-//! | fills the log | ten rejections a second are logged, the others counted in one line; a full log pipe drops lines | `tests/it/admin/logs.rs` `flood_of_rejections_is_summed_up_and_none_is_lost`; `src/log.rs` `what_nobody_reads_is_lost_and_counted_and_holds_nobody_up` |
+//! | fills the log | ten rejections a second are logged, the others counted in one line; a full log pipe drops lines | `tests/it/admin/logs.rs` `flood_of_rejections_is_summed_up_and_none_is_lost`; `src/log.rs` `full_log_pipe_drops_lines_and_never_blocks_requests` |
 //!
 //! # The handshake
 //!
@@ -46,7 +46,7 @@
 //! | hides a request in another | a request that two parsers could read differently is refused, and every forwarded one is written anew | `tests/it/proxy_smuggling.rs`, all of it; `tests/it/interop/proxy.rs` `node_and_python_see_no_smuggled_request` |
 //! | claims another identity | headers that carry one are stripped, in any spelling | `tests/it/proxy/passing.rs` `identity_headers_of_a_client_are_stripped` |
 //! | is another API that presents the same certificate | `--api-id`, by the header that API Gateway itself sets | `tests/it/proxy/library.rs` `only_listed_apis_pass` |
-//! | puts control characters into logged values | they are escaped: a line is one event | `src/log.rs` `a_text_line_is_one_line_whose_words_are_what_they_seem`, `a_json_line_is_one_object_whatever_is_in_it` |
+//! | puts control characters into logged values | they are escaped: a line is one event | `src/log.rs` `text_line_is_one_line_with_unambiguous_values`, `json_line_is_one_object_whatever_its_values` |
 //!
 //! # The load balancer
 //!
@@ -94,7 +94,7 @@
 //! | holds it open | bounds of its own | `tests/it/admin/health.rs` `admin_port_has_its_own_bounds` |
 //! | is a page in a browser that rebinds its name to this address | only addresses, internal names and those of `--admin-host` are allowed | `src/admin/host.rs` `internal_names_and_addresses_are_allowed_and_public_names_are_not` |
 //! | was rejected, with markup in its subject | it is text, in a page that loads nothing | `tests/it/interop/admin.rs` `subject_of_a_stranger_is_text_and_no_markup`, `status_text_is_never_markup` |
-//! | makes series without end | no label has a value that a client chooses | `src/server/meters.rs` `a_status_that_nobody_has_heard_of_makes_no_series_of_its_own` |
+//! | makes series without end | no label has a value that a client chooses | `src/server/meters.rs` `unknown_status_creates_no_series_of_its_own` |
 //!
 //! # The process
 //!

@@ -88,6 +88,9 @@ fn blame_variable(mut error: Error, without: Option<&Error>, command: &Command) 
         return Error::raw(ErrorKind::InvalidUtf8, text);
     }
     let (Some(name), true) = (culprit(&error), is_about_a_value(&error)) else { return error };
+    // An argument has its text only once the command is built.
+    let mut command = command.clone();
+    command.build();
     let arg = command.get_arguments().find(|arg| arg.to_string() == name);
     if let Some(variable) = arg.and_then(Arg::get_env) {
         let variable = variable.to_string_lossy().into_owned();

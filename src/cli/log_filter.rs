@@ -47,10 +47,10 @@ impl FromStr for LogFilter {
                 None if item.starts_with("portcullis") => (Some(item), "trace"),
                 None => (None, item),
             };
+            let level = parse_level(level)?;
             if !seen.insert(target) {
                 return Err(format!("{} has two levels", target.unwrap_or("everything else")));
             }
-            let level = parse_level(level)?;
             filter = match target {
                 Some(target) => filter.with_target(check_target(target)?, level),
                 None => filter.with_default(level),

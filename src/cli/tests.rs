@@ -67,5 +67,5 @@ fn short_help_of_serve_fits_on_two_screens() {
     assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
     assert!(!help.contains("env:"), "{help}");
     let long = built().find_subcommand_mut("serve").unwrap().render_long_help().to_string();
-    assert!(long.contains("[env: PORTCULLIS_LISTEN]"), "{long}");
+    assert!(long.contains("[env: PORTCULLIS_LISTEN="), "{long}");
 }

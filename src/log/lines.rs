@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_written_as_everywhere_else() {
+    fn numbers_are_formatted_as_by_std() {
         let seen = [0.0, 1e-7, 0.000_001, 0.000_120, 0.1 + 0.2, 1.5, 2.0, 7.000_001, 1e15, 1e20];
         for value in seen.into_iter().flat_map(|value| [value, -value]) {
             let mut text = String::new();

@@ -35,6 +35,7 @@ mod state;
 mod trust_file;
 mod watch;
 
+#[cfg(feature = "parts")]
 pub(crate) use generation::Generation;
 pub(crate) use live::{Admission, Current};
 pub use loader::NotStartable;

@@ -24,7 +24,7 @@ fn ders() -> [Vec<u8>; 2] {
 }
 
 #[test]
-fn what_people_and_their_tools_do_to_a_pem_file_is_read_as_it_was_meant() {
+fn common_damage_to_pem_files_is_read_as_meant() {
     let [one, two] = ders();
     let crlf = ONE.replace('\n', "\r\n");
     let api = crlf.trim_end().to_owned();
@@ -53,7 +53,7 @@ fn what_people_and_their_tools_do_to_a_pem_file_is_read_as_it_was_meant() {
 }
 
 #[test]
-fn what_is_wrong_with_a_pem_file_is_named_with_its_line() {
+fn pem_errors_name_the_line() {
     let lines: Vec<&str> = ONE.lines().collect();
     let (head, tail) = lines.split_at(5);
     let one_line = lines.join(" ");
@@ -120,7 +120,7 @@ fn what_is_wrong_with_a_pem_file_is_named_with_its_line() {
 }
 
 #[test]
-fn a_server_key_may_stand_beside_its_certificate_and_is_named_where_it_is_encrypted() {
+fn server_key_may_share_a_file_and_an_encrypted_one_is_named() {
     assert!(pem::private_key(format!("{ONE}{KEY}").as_bytes()).is_ok());
     assert_eq!(pem::chain(format!("{KEY}{ONE}{TWO}").as_bytes()).map(|chain| chain.len()), Ok(2));
     let problem = |text: &str| pem::private_key(text.as_bytes()).unwrap_err()[0].kind.clone();
@@ -134,7 +134,7 @@ fn a_server_key_may_stand_beside_its_certificate_and_is_named_where_it_is_encryp
 }
 
 #[test]
-fn a_certificate_of_the_shape_of_api_gateways_is_described_as_openssl_does() {
+fn api_gateway_certificate_is_described_as_openssl_does() {
     let certificate = Certificate::parse(ders()[0].clone().into()).unwrap();
     let Summary { fingerprint, subject, serial, validity, .. } = certificate.summary();
     assert_eq!(subject, "CN=ApiGateway,L=Seattle,C=US");
@@ -146,7 +146,7 @@ fn a_certificate_of_the_shape_of_api_gateways_is_described_as_openssl_does() {
 }
 
 #[test]
-fn bytes_after_the_der_are_a_fault_and_without_them_it_is_read() {
+fn trailing_bytes_are_an_error() {
     let mut der = ders()[0].clone();
     assert!(Certificate::parse(der.clone().into()).is_ok());
     der.push(0);
@@ -197,7 +197,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_read_without_a_fault_is_all_there_is_and_can_be_written_again(bytes in nearly_pem()) {
+    fn file_without_errors_round_trips(bytes in nearly_pem()) {
         let (certificates, faults) = pem::certificates(&bytes);
         let text = String::from_utf8_lossy(&bytes);
         if faults.is_empty() {
@@ -209,7 +209,7 @@ proptest! {
     }
 
     #[test]
-    fn any_octets_in_a_block_come_back_the_same(der in proptest::collection::vec(any::<u8>(), 1..300)) {
+    fn bytes_of_a_block_round_trip(der in proptest::collection::vec(any::<u8>(), 1..300)) {
         prop_assert_eq!(read(written(&der)), (vec![der], vec![]));
     }
 

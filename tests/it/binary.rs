@@ -125,7 +125,7 @@ fn starts_with_one_good_certificate_and_not_with_expired_ones_alone() {
     files.write("trust/a.pem", &PKI.expired.cert);
     let finished = files.run("serve", &[]);
     assert_eq!(finished.code, Some(2), "{finished}");
-    assert!(finished.stderr.contains("nobody to let in"), "{finished}");
+    assert!(finished.stderr.contains("no client is trusted"), "{finished}");
 }
 
 #[test]

@@ -145,7 +145,6 @@ fn empty_item_of_a_list_is_rejected() {
         ("--api-id", "good"),
         ("--listen", ":8443"),
         ("--trust", "trust"),
-        ("--trust-ca", "server.pem"),
         ("--name", "localhost"),
         ("--admin-host", "status.example.com"),
     ] {

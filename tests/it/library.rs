@@ -100,7 +100,8 @@ async fn handle_lists_problems_and_waits_for_the_next_generation() {
     let running = bound.serve_hyper(portcullis::service::Hello::default());
     let handle = running.handle();
     handle.reload().await;
-    assert!(handle.problems().is_empty(), "{:?}", handle.problems());
+    let is_error = |problem: &portcullis::Problem| problem.severity == portcullis::Severity::Error;
+    assert!(!handle.problems().iter().any(is_error), "{:?}", handle.problems());
     site.trust("bad.pem", "nothing");
     handle.reload().await;
     assert_eq!(handle.problems()[0].file, site.path("trust/bad.pem"));

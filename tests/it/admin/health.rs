@@ -280,7 +280,8 @@ fn certificate_that_ends_without_a_successor_is_urgent() {
     let site = files.serve(&[]);
     let judged = |file: &str| {
         let certificate = site.trusted(file);
-        ["state", "urgency", "verdict"].map(|key| certificate[key].as_str().unwrap().to_owned())
+        ["state", "urgency", "verdict"]
+            .map(|key| certificate[key].as_str().unwrap_or_default().to_owned())
     };
     let unused = "no request since the restart, less than a day ago";
     let verdict = format!("{unused}; ends in 9 days and no successor is loaded");

@@ -14,7 +14,7 @@
 #[path = "mod.rs"]
 mod control_plane;
 
-use std::io::{BufRead as _, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 
 use serde_json::json;

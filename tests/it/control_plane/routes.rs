@@ -298,7 +298,7 @@ pub async fn test_invoke(shared: &Shared, route: &Route, body: &Value) -> Reply 
         let state = shared.lock();
         let id = body["clientCertificateId"].as_str().unwrap_or_default();
         let known = state.account.apis.get(api);
-        let is_method = |of: &super::account::Api| of.health == *resource && method == "GET";
+        let is_method = |of: &Api| of.health == *resource && method == "GET";
         if !known.is_some_and(is_method) {
             return not_found("method");
         }
