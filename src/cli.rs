@@ -114,7 +114,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: Vec<std::ffi::OsString>) -> ExitCode {
-    let command = command(args.iter().any(|arg| arg == "--help"));
+    let is_long_help = args.iter().any(|arg| arg == "--help" || arg == "man");
+    let command = command(is_long_help);
     let parsed = environment::parse(command.clone(), &args)
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .and_then(|cli| cli.command.validate().map(|()| cli.command));

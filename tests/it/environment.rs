@@ -1,5 +1,6 @@
 //! Flags and their variables: what is accepted, what is rejected, and who gets the blame.
 
+use crate::support::pki::PKI;
 use crate::support::tls::Site;
 use crate::support::{Finished, Portcullis, run};
 
@@ -12,7 +13,7 @@ const VARIABLES: &[(&str, &str, Option<&str>)] = &[
     ("PORTCULLIS_CERT", "server.pem", Some("missing.pem")),
     ("PORTCULLIS_KEY", "server.key", Some("missing.key")),
     ("PORTCULLIS_TRUST", "trust", Some("trust,")),
-    ("PORTCULLIS_TRUST_CA", "server.pem", Some(",server.pem")),
+    ("PORTCULLIS_TRUST_CA", "ca.pem", Some(",ca.pem")),
     ("PORTCULLIS_POLL_INTERVAL", "1s", Some("0s")),
     ("PORTCULLIS_API_ID", "a1,b2", Some("a1,")),
     ("PORTCULLIS_UPSTREAM", "http://127.0.0.1:1", Some("127.0.0.1:1")),
@@ -57,6 +58,7 @@ fn check(site: &Site, args: &[&str], variables: &[(&str, &str)]) -> Finished {
 fn site() -> Site {
     let site = Site::new();
     site.flags(&[]);
+    std::fs::write(site.path("ca.pem"), &PKI.root).unwrap();
     site
 }
 

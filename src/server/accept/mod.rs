@@ -66,15 +66,14 @@ impl<S> Acceptor<S> {
     fn admit(
         &self,
         presented: &[CertificateDer<'_>],
-    ) -> Result<(Admission, OwnedSemaphorePermit), Rejection> {
-        let admission = self.current.admit(presented).map_err(|refusal| Rejection {
-            reason: refusal.reason,
-            presented: presented.first().map(PresentedCertificate::new),
-            detail: None,
+    ) -> Result<(Admission, OwnedSemaphorePermit), Box<Rejection>> {
+        let admission = self.current.admit(presented).map_err(|refusal| {
+            let presented = presented.first().map(PresentedCertificate::new);
+            Box::new(Rejection { reason: refusal.reason, presented, detail: None })
         })?;
         match Arc::clone(&self.connection_permits).try_acquire_owned() {
             Ok(permit) => Ok((admission, permit)),
-            Err(_) => Err(Reason::TooManyConnections.into()),
+            Err(_) => Err(Box::new(Reason::TooManyConnections.into())),
         }
     }
 }
@@ -167,7 +166,7 @@ async fn serve<S: HttpService>(
             Box::pin(connection::serve(tls, service, Arc::new(state), limits, failures)).await;
         }
         Err(rejection) => {
-            acceptor.reject(peer, rejection);
+            acceptor.reject(peer, *rejection);
             Box::pin(tls_stream::close(tls, true)).await;
         }
     }

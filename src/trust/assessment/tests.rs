@@ -14,9 +14,8 @@ fn days(count: u32) -> Duration {
 
 /// A certificate that was there at a start a month ago.
 fn trusted(last_request_ago: Option<Duration>, has_successor: bool) -> Trusted {
-    let mut usage = Usage::default();
-    usage.since_start = true;
-    usage.last_request = last_request_ago.map(|ago| now() - ago);
+    let last_request = last_request_ago.map(|ago| now() - ago);
+    let usage = Usage { since_start: true, last_request, ..Usage::default() };
     Trusted {
         role: Role::Pin,
         usage,
