@@ -11,6 +11,8 @@ mod headers;
 mod inspect;
 mod log_filter;
 mod manual;
+#[cfg(feature = "aws")]
+mod rotate;
 mod sandbox;
 mod serve;
 mod signals;
@@ -36,8 +38,10 @@ use fetch::Fetch;
 use flags::{LogFlags, LogFormat, Serve, Switch};
 use inspect::Inspect;
 use manual::{Completions, Manual};
+#[cfg(feature = "aws")]
+use rotate::Rotate;
 #[cfg(not(feature = "aws"))]
-use without_aws::WithoutAws as Fetch;
+use without_aws::{WithoutAws as Fetch, WithoutAws as Rotate};
 
 /// Exit code of a failure while running.
 const FAILED: u8 = 1;
@@ -97,6 +101,21 @@ enum Command {
     /// Exits 0 when the directory is current, 1 with what failed, 2 on usage. With --every it runs
     /// until SIGTERM or SIGINT, and exits 0.
     Fetch(Fetch),
+    /// Replace the client certificate of stages, guarded, over a whole fleet
+    ///
+    /// The steps: 1 plan, 2 generate, 3 trust (every replica), 4 try (--probe), 5 switch, 6 quiet (no
+    /// replica counts a request with the old certificate for --quiet-for), 7 retire and delete. Each is
+    /// read back from the account, the directory and the replicas: run the same command again after a
+    /// failure, on any machine, and it continues. It has nothing to do while the certificate has more
+    /// than --renew-before left, so that it can run from cron.
+    ///
+    /// Traffic is counted for each API by the header x-amzn-apigateway-api-id. Two stages of one API
+    /// cannot be told apart by traffic: use --probe for them, which tries the new certificate through
+    /// the gateway before any stage is switched.
+    ///
+    /// Exits 0 if it is done or has nothing to do, 1 if it stopped (signals too), with the step, what is
+    /// active and the command that continues, and 2 on usage.
+    Rotate(Rotate),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Print the manual page, or write one for each command
@@ -133,6 +152,10 @@ fn run(args: Vec<std::ffi::OsString>) -> ExitCode {
         Command::Fetch(fetch) => run_aws(&fetch.log, &unknown, || fetch.run()),
         #[cfg(not(feature = "aws"))]
         Command::Fetch(fetch) => fetch.run("fetch"),
+        #[cfg(feature = "aws")]
+        Command::Rotate(rotate) => run_rotate(&rotate, &unknown),
+        #[cfg(not(feature = "aws"))]
+        Command::Rotate(rotate) => rotate.run("rotate"),
         Command::Completions(shell) => print(|out| {
             shell.run(command, out);
             Ok(Outcome::Success)
@@ -190,6 +213,25 @@ fn print(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Unusable) => ExitCode::from(UNUSABLE),
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Runs a rotation, which shows its progress and keeps no log.
+#[cfg(feature = "aws")]
+fn run_rotate(rotate: &Rotate, unknown: &[environment::UnknownVariable]) -> ExitCode {
+    for variable in unknown {
+        let _ = writeln!(io::stderr(), "warning: {variable}");
+    }
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(rotate.run());
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: cannot start: {error}");
             ExitCode::from(FAILED)
         }
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::failure::{Failure, Kind};
 use crate::aws::control_plane::ClientCertificate;
-use crate::aws::{CallError, ControlPlane, ErrorKind, REPLACES, RETIRED, StageName, Tags};
+use crate::aws::{CallError, ControlPlane, ErrorKind, REPLACES, StageName, Tags, is_retired};
 
 /// What `--stage`, `--tag`, `--id` and `--all` ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Account {
     }
 
     fn is_retired(&self, id: &str) -> bool {
-        self.tags(id).is_some_and(|tags| tags.contains_key(RETIRED))
+        self.tags(id).is_some_and(is_retired)
     }
 
     fn presented(&self) -> impl Iterator<Item = &str> {

@@ -23,7 +23,7 @@ pub enum Route {
     DeleteClientCertificate(String),
     GetRestApis(Page),
     GetRestApi(String),
-    GetResources { api: String, page: Page, embed: bool },
+    GetResources { api: String, page: Page },
     TestInvokeMethod { api: String, resource: String, method: String },
     GetStages { api: String, deployment: Option<String> },
     GetStage { api: String, stage: String },
@@ -64,8 +64,7 @@ impl Route {
             ("GET", ["restapis"]) => Self::GetRestApis(page()),
             ("GET", ["restapis", api]) => Self::GetRestApi(own(api)),
             ("GET", ["restapis", api, "resources"]) => {
-                let embed = first("embed").is_some_and(|embed| embed == "methods");
-                Self::GetResources { api: own(api), page: page(), embed }
+                Self::GetResources { api: own(api), page: page() }
             }
             ("POST", ["restapis", api, "resources", resource, "methods", method]) => {
                 let [api, resource, method] = [api, resource, method].map(|text| own(text));
@@ -185,11 +184,9 @@ pub fn read(account: &Account, settings: &Settings, route: &Route, fault: Option
             list(page, account.apis.values().map(|api| (api.id.clone(), shown_api(api))).collect())
         }
         Route::GetRestApi(api) => with_api(account, api, |api| Reply::of(200, shown_api(api))),
-        Route::GetResources { api, page, embed } => with_api(account, api, |api| {
-            let mut health = json!({"id": api.health, "parentId": api.root, "pathPart": "health", "path": "/health"});
-            if *embed {
-                health["resourceMethods"] = json!({"GET": {}});
-            }
+        Route::GetResources { api, page } => with_api(account, api, |api| {
+            let health = json!({"id": api.health, "parentId": api.root, "pathPart": "health", "path": "/health",
+                       "resourceMethods": {"GET": {}}});
             let root = json!({"id": api.root, "path": "/"});
             list(page, vec![(api.root.clone(), root), (api.health.clone(), health)])
         }),

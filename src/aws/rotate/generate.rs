@@ -1,0 +1,91 @@
+//! Generating the successor, once, whatever happens to the response.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Stop;
+use super::display::Step;
+use super::engine::{Engine, Side};
+use super::plan::{successors, winner};
+use crate::aws::control_plane::ClientCertificate;
+use crate::aws::{ErrorKind, REPLACES, Tags};
+
+/// The account's quota, unless it was raised.
+const QUOTA: usize = 60;
+const ATTEMPTS: u32 = 3;
+
+impl Engine<'_> {
+    /// The successor, and those that lost against it.
+    pub(super) async fn generate(
+        &self,
+        from: &ClientCertificate,
+        presented: &BTreeSet<String>,
+    ) -> Result<(Side, Vec<ClientCertificate>), Stop> {
+        self.display.start(Step::Generate, &format!("generates the successor of {}", from.id));
+        let mut attempt = 1;
+        // An earlier run's certificate, or that of a call whose response was lost, is in the list.
+        let mut list = self.settled_certificates(None).await?;
+        let list = loop {
+            if winner(usable(&list, from), presented).is_some() {
+                break list;
+            }
+            let tags = Tags::from([(REPLACES.to_owned(), from.id.clone())]);
+            let description = format!("portcullis rotate: replaces {}", from.id);
+            match self.plane.generate_certificate(&description, &tags).await {
+                // Another run may have generated one at the same time.
+                Ok(made) => {
+                    let mut list = self.settled_certificates(Some(&made.id)).await?;
+                    if !list.iter().any(|one| one.id == made.id) {
+                        list.push(made);
+                    }
+                    break list;
+                }
+                Err(error) if error.kind == ErrorKind::LimitExceeded => {
+                    let unused = unused(&list, presented);
+                    if list.len() >= QUOTA || attempt == ATTEMPTS {
+                        return Err(full(list.len(), &unused));
+                    }
+                }
+                Err(error) if error.kind.is_ambiguous() && attempt < ATTEMPTS => {
+                    self.display.wait("the response was lost: reads the list until it settles");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            attempt += 1;
+            sleep(Duration::from_secs(1)).await;
+            list = self.settled_certificates(None).await?;
+        };
+        let Some(chosen) = winner(usable(&list, from), presented) else {
+            return Err(Stop::new("the new certificate is not in the list", "run it again"));
+        };
+        let lost = usable(&list, from).filter(|one| one.id != chosen.id);
+        let lost = lost.filter(|one| !presented.contains(&one.id)).cloned().collect();
+        self.display.finish(&format!("{} replaces {}", chosen.id, from.id));
+        Ok((Side::of(chosen)?, lost))
+    }
+}
+
+fn usable<'a>(
+    list: &'a [ClientCertificate],
+    from: &'a ClientCertificate,
+) -> impl Iterator<Item = &'a ClientCertificate> {
+    successors(list, &from.id).filter(|one| one.expires > from.expires)
+}
+
+fn unused(list: &[ClientCertificate], presented: &BTreeSet<String>) -> Vec<String> {
+    let ids = list.iter().map(|one| one.id.clone());
+    ids.filter(|id| !presented.contains(id)).collect()
+}
+
+fn full(count: usize, unused: &[String]) -> Stop {
+    let names = match unused {
+        [] => "every one is used by a stage".to_owned(),
+        ids => format!("no stage uses {}", ids.join(", ")),
+    };
+    Stop::new(
+        format!("the account is full ({count} client certificates): {names}"),
+        "delete those that no server needs to trust, or raise the quota L-824C9E42",
+    )
+}
