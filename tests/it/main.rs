@@ -25,6 +25,8 @@ mod proxy_cli;
 mod proxy_protocol;
 mod proxy_smuggling;
 mod reload;
+#[cfg(feature = "aws")]
+mod rotate;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod support;

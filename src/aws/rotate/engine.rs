@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::display::{Display, Step};
@@ -79,6 +78,13 @@ impl<'a> Engine<'a> {
         let everywhere = read::all_stages(self.plane).await?;
         // Surplus is what no stage of the account presents.
         let rotation = self.plan_again(&stages, &everywhere, rotation).await?;
+        let expired = rotation.to.as_ref().filter(|to| to.expires <= Some(SystemTime::now()));
+        if let Some(to) = expired {
+            return Err(Stop::new(
+                format!("{} has expired: the stages cannot present it", to.id),
+                "without --roll-back, rotate to a new one",
+            ));
+        }
         let from = Side::of(&rotation.from)?;
         let is_presented =
             stages.iter().any(|stage| stage.client_certificate.as_ref() == Some(&from.id));
@@ -87,7 +93,8 @@ impl<'a> Engine<'a> {
             return Ok(self.nothing_to_do(&Plan::NothingToDo { presented }));
         }
         if let Some(dir) = dir.as_ref().filter(|_| !from.is_retired) {
-            dir.check_removable(from.fingerprint, &from.id)?;
+            // A roll-back may come before the new one was written.
+            dir.check_removable(from.fingerprint, &from.id, rotation.is_roll_back)?;
         }
         let unnamed = plan::unnamed(&everywhere, &self.options.stages, &from.id);
         let unnamed: Vec<_> = unnamed.into_iter().cloned().collect();
@@ -101,7 +108,11 @@ impl<'a> Engine<'a> {
         }
         let (to, surplus) = match &rotation.to {
             Some(to) => (Side::of(to)?, rotation.surplus.clone()),
-            None => self.generate(&rotation.from, &read::presented(&everywhere)).await?,
+            None => {
+                let presented = read::presented(&everywhere);
+                let (to, lost) = self.generate(&rotation.from, &presented).await?;
+                (to, lost.into_iter().chain(rotation.surplus.clone()).collect())
+            }
         };
         self.trust(&to, is_presented.then_some(&from), dir.as_ref(), &surplus).await?;
         let is_switched =
@@ -233,16 +244,14 @@ impl<'a> Engine<'a> {
             }
             self.plane.delete_certificate(&one.id).await?;
         }
-        let wanted: Vec<_> = [Some(to), from].into_iter().flatten().collect();
         let trusted = self.look_until(self.options.timeout, |look| {
-            for side in &wanted {
-                if let Some(replica) =
-                    look.replicas.iter().find(|one| !one.trusts(&side.fingerprint_text))
-                {
-                    return Err(format!(
-                        "http://{} does not trust {} yet",
-                        replica.address, side.id
-                    ));
+            for replica in &look.replicas {
+                let address = replica.address;
+                if !replica.accepts(&to.fingerprint_text) {
+                    return Err(format!("http://{address} does not trust {} yet", to.id));
+                }
+                if let Some(from) = from.filter(|from| !replica.trusts(&from.fingerprint_text)) {
+                    return Err(format!("http://{address} does not trust {} any more", from.id));
                 }
             }
             Ok(())
@@ -291,81 +300,6 @@ impl<'a> Engine<'a> {
 
     pub(super) fn note_active(&self, stage: &Stage) {
         note_active(self.active, stage);
-    }
-
-    fn nothing_to_do(&self, plan: &Plan) -> ExitCode {
-        let (line, object) = match plan {
-            Plan::NothingToDo { presented } => {
-                let days = days_left(presented);
-                let line = format!("nothing to do: {} ends in {days} days", presented.id);
-                (
-                    line,
-                    json!({"event": "nothing_to_do", "certificate": presented.id, "days_left": days}),
-                )
-            }
-            _ => (
-                "nothing to do: no rotation is unfinished".to_owned(),
-                json!({"event": "nothing_to_do", "certificate": null, "days_left": null}),
-            ),
-        };
-        self.display.report(&[line], &object);
-        ExitCode::SUCCESS
-    }
-
-    fn show_plan(
-        &self,
-        rotation: &Rotation,
-        stages: &[Stage],
-        unnamed: &[StageName],
-        replicas: usize,
-    ) {
-        let Rotation { from, to, is_roll_back, .. } = rotation;
-        let days = days_left(from);
-        let verb = if *is_roll_back { "roll back" } else { "replace" };
-        let by = to.as_ref().map_or("a new certificate".to_owned(), |to| to.id.clone());
-        let mut lines =
-            vec![format!("plan: {verb} {}, which ends in {days} days, by {by}", from.id)];
-        for stage in stages {
-            let id = stage.client_certificate.as_deref().unwrap_or("no certificate");
-            lines.push(format!("  {} presents {id}", stage.name));
-        }
-        let names: Vec<_> = unnamed.iter().map(ToString::to_string).collect();
-        if !names.is_empty() {
-            lines.push(format!(
-                "  not named with --stage: {}: while they present {}, step 7 does not remove or delete it",
-                names.join(", "),
-                from.id
-            ));
-        }
-        lines.push(format!("  replicas that respond: {replicas}"));
-        let stages: Vec<_> = stages
-            .iter()
-            .map(|stage| json!({"stage": stage.name.to_string(), "certificate": stage.client_certificate}))
-            .collect();
-        let object = json!({
-            "event": "plan", "action": if *is_roll_back { "roll_back" } else { "rotate" },
-            "from": from.id, "to": to.as_ref().map(|to| &to.id), "days_left": days,
-            "stages": stages, "not_named": names, "replicas": replicas,
-        });
-        self.display.report(&lines, &object);
-    }
-
-    fn show_done(&self, rotation: &Rotation, from: &Side, to: &Side) {
-        let names: Vec<_> = self.options.stages.iter().map(ToString::to_string).collect();
-        let line = format!("done: {} presents {}; {} is deleted", names.join(", "), to.id, from.id);
-        let action = if rotation.is_roll_back { "roll_back" } else { "rotate" };
-        let object = json!({"event": "done", "action": action, "from": from.id, "to": to.id});
-        self.display.report(&[line], &object);
-    }
-}
-
-fn days_left(certificate: &ClientCertificate) -> i64 {
-    const DAY: u64 = 24 * 60 * 60;
-    let days = |span: Duration| i64::try_from(span.as_secs() / DAY).unwrap_or(i64::MAX);
-    let expires = certificate.expires.unwrap_or(SystemTime::UNIX_EPOCH);
-    match expires.duration_since(SystemTime::now()) {
-        Ok(left) => days(left),
-        Err(past) => -days(past.duration()),
     }
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod display;
 mod engine;
 mod generate;
+mod outcome;
 mod plan;
 #[cfg(test)]
 mod plan_tests;

@@ -67,15 +67,21 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
+    pub(crate) fn accepts(&self, fingerprint: &str) -> bool {
+        self.trusted.get(fingerprint).is_some_and(|counters| counters.is_valid)
+    }
+
     pub(crate) fn trusts(&self, fingerprint: &str) -> bool {
         self.trusted.contains_key(fingerprint)
     }
 }
 
-/// What a process counted of one certificate.
+/// What a process reports of one certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) file: String,
+    /// True if it is within its validity period by the clock of the replica.
+    pub(crate) is_valid: bool,
     pub(crate) handshakes: u64,
     pub(crate) requests: u64,
     pub(crate) apis: BTreeMap<String, u64>,
@@ -103,6 +109,8 @@ struct Trusted {
     fingerprint: String,
     #[serde(default)]
     file: String,
+    #[serde(default)]
+    state: String,
     handshakes: u64,
     requests: u64,
     #[serde(default)]
@@ -188,9 +196,10 @@ fn parse(address: SocketAddr, body: &[u8]) -> Result<Replica, String> {
     }
     let pins = status.trusted.into_iter().filter(|trusted| trusted.role == "pin");
     let trusted = pins.map(|trusted| {
-        let Trusted { fingerprint, file, handshakes, requests, apis, .. } = trusted;
+        let Trusted { fingerprint, file, state, handshakes, requests, apis, .. } = trusted;
+        let is_valid = !matches!(state.as_str(), "not_yet_valid" | "expired");
         let apis = apis.into_iter().map(|(id, api)| (id, api.requests)).collect();
-        (fingerprint, Counters { file, handshakes, requests, apis })
+        (fingerprint, Counters { file, is_valid, handshakes, requests, apis })
     });
     Ok(Replica { address, instance: status.instance, trusted: trusted.collect() })
 }
@@ -217,10 +226,12 @@ mod tests {
         let good = br#"{"instance": "ab", "trusted": [
             {"role": "pin", "fingerprint": "f", "file": "a.pem", "handshakes": 1, "requests": 2,
              "apis": {"x": {"requests": 2, "last_seen": null}}},
+            {"role": "pin", "fingerprint": "h", "state": "expired", "handshakes": 0, "requests": 0},
             {"role": "anchor", "fingerprint": "g", "handshakes": 0, "requests": 0}]}"#;
         let replica = parse(address, good).unwrap();
         assert!(replica.trusts("f") && !replica.trusts("g"));
         assert_eq!(replica.trusted["f"].apis["x"], 2);
+        assert!(replica.accepts("f") && !replica.accepts("h") && replica.trusts("h"));
         assert!(parse(address, br#"{"trusted": []}"#).unwrap_err().contains("too old"));
         assert!(parse(address, b"hello").is_err());
     }

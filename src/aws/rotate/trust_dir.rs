@@ -93,26 +93,25 @@ impl TrustDir {
         File::open(&self.path)?.sync_all()
     }
 
-    /// Checks that a certificate can be removed: its files hold nothing else, and there is one.
-    pub(crate) fn check_removable(&self, fingerprint: Fingerprint, id: &str) -> Result<(), Stop> {
+    /// Checks that a certificate can be removed later: its files hold nothing else. Unless
+    /// `may_be_absent`, there is such a file.
+    pub(crate) fn check_removable(
+        &self,
+        fingerprint: Fingerprint,
+        id: &str,
+        may_be_absent: bool,
+    ) -> Result<(), Stop> {
         let holders = self.holders(fingerprint)?;
-        if holders.is_empty() {
+        if holders.is_empty() && !may_be_absent {
+            let dir = self.path.display();
             return Err(Stop::new(
-                format!(
-                    "no file in {} holds {id}, which could not be removed later",
-                    self.path.display()
-                ),
-                "name with --trust the directory that the servers trust it from, or use --fleet-fetches",
+                format!("no file in {dir} holds {id}, which could not be removed later"),
+                "name with --trust the directory that the servers trust it from, or use \
+                 --fleet-fetches",
             ));
         }
         match holders.iter().find(|holder| holder.has_others(fingerprint)) {
-            Some(holder) => Err(Stop::new(
-                format!(
-                    "{} holds {id} and other certificates: it is not edited",
-                    holder.path.display()
-                ),
-                "split it into one file for each certificate, then run this again",
-            )),
+            Some(holder) => Err(not_edited(holder)),
             None => Ok(()),
         }
     }
@@ -141,13 +140,7 @@ impl TrustDir {
         }
         for holder in holders {
             if holder.has_others(fingerprint) {
-                return Err(Stop::new(
-                    format!(
-                        "{} holds other certificates too: it is not edited",
-                        holder.path.display()
-                    ),
-                    "split it into one file for each certificate, then run this again",
-                ));
+                return Err(not_edited(&holder));
             }
             self.remove(&holder.path)?;
         }
@@ -217,6 +210,13 @@ pub(crate) fn parse_one(text: &str) -> Option<Certificate> {
     let (found, _) = pem::certificates(text.as_bytes());
     let [(_, der)] = found.as_slice() else { return None };
     Certificate::parse(der.clone()).ok()
+}
+
+fn not_edited(holder: &Holder) -> Stop {
+    Stop::new(
+        format!("{} holds other certificates too: it is not edited", holder.path.display()),
+        "split it into one file for each certificate, then run this again",
+    )
 }
 
 fn failed(path: &Path, error: &io::Error) -> Stop {

@@ -38,6 +38,8 @@ pub struct Call {
     /// `None` where the response was withheld.
     pub status: Option<u16>,
     pub at: Instant,
+    /// It took effect, or failed; only its response may be missing.
+    pub is_performed: bool,
 }
 
 /// What the stand-in knows; shared by the HTTP server, the nodes and the test.
@@ -216,15 +218,16 @@ impl ControlPlane {
         self.state.released.notify_waiters();
     }
 
-    /// Waits until this many calls have come, or `give_up` says so; returns how many came.
+    /// Waits until this many calls took effect, or `give_up` says so; returns how many did.
     pub fn wait_for_calls(&self, count: usize, mut give_up: impl FnMut() -> bool) -> usize {
         let end = Instant::now() + Duration::from_secs(120);
+        let performed = |state: &State| state.calls.iter().filter(|call| call.is_performed).count();
         let mut state = self.state.lock();
-        while state.calls.len() < count && Instant::now() < end && !give_up() {
+        while performed(&state) < count && Instant::now() < end && !give_up() {
             let waited = self.state.changed.wait_timeout(state, Duration::from_millis(20));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.calls.len()
+        performed(&state)
     }
 
     /// Has the nodes call these backends for every stage until the traffic is stopped.

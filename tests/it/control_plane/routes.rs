@@ -9,9 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::account::{Account, Api, Certificate, QUOTA};
 use super::faults::{Fault, Settings};
-use super::nodes;
 use super::server::Reply;
-use super::{REGION, Shared, State, stages};
+use super::{REGION, State, stages};
 
 /// A path and a method that mean something.
 #[derive(Clone, Debug)]
@@ -284,39 +283,6 @@ pub fn write(state: &mut State, route: &Route, body: &Value, fault: Option<Fault
         }
         _ => not_found("path"),
     }
-}
-
-/// Calls the backend as the gateway would, with the certificate of the request.
-pub async fn test_invoke(shared: &Shared, route: &Route, body: &Value) -> Reply {
-    let Route::TestInvokeMethod { api, resource, method } = route else {
-        return not_found("path");
-    };
-    let (backend, certificate) = {
-        let state = shared.lock();
-        let id = body["clientCertificateId"].as_str().unwrap_or_default();
-        let known = state.account.apis.get(api);
-        let is_method = |of: &Api| of.health == *resource && method == "GET";
-        if !known.is_some_and(is_method) {
-            return not_found("method");
-        }
-        (state.settings.backend.clone(), state.account.ever.get(id).cloned())
-    };
-    let Some(backend) = backend else { return not_found("backend") };
-    let path = body["pathWithQueryString"].as_str().unwrap_or("/");
-    let tried = nodes::once(&backend, certificate.as_deref(), api, path).await;
-    Reply::of(
-        200,
-        match tried {
-            Ok((status, text)) => json!({
-                "status": status, "body": text, "headers": {}, "latency": 7,
-                "log": "Execution log for request\nMethod completed",
-            }),
-            Err(error) => json!({
-                "status": 500, "body": "{\"message\": \"Internal server error\"}", "latency": 7,
-                "log": format!("Execution failed due to configuration error: {error}"),
-            }),
-        },
-    )
 }
 
 fn with_api(account: &Account, id: &str, show: impl FnOnce(&Api) -> Reply) -> Reply {

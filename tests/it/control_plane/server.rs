@@ -20,7 +20,7 @@ use super::account::Account;
 use super::faults::Fault;
 use super::routes::{self, Route};
 use super::signature;
-use super::{Call, Shared, State};
+use super::{Call, Shared, State, stages};
 
 /// How much of the account's past is kept.
 const PAST: Duration = Duration::from_secs(60);
@@ -78,7 +78,13 @@ async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
     let number = {
         let mut state = shared.lock();
         let path = parts.uri.to_string();
-        state.calls.push(Call { action, path, status: None, at: Instant::now() });
+        state.calls.push(Call {
+            action,
+            path,
+            status: None,
+            at: Instant::now(),
+            is_performed: false,
+        });
         state.calls.len()
     };
     shared.changed.notify_all();
@@ -104,10 +110,14 @@ async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
     }
     let reply = match &route {
         Route::TestInvokeMethod { .. } if !shared.lock().settings.denied.contains(action) => {
-            routes::test_invoke(&shared, &route, &body).await
+            stages::test_invoke(&shared, &route, &body).await
         }
         _ => perform(&shared, &route, &body, fault),
     };
+    if let Some(call) = shared.lock().calls.get_mut(number - 1) {
+        call.is_performed = true;
+    }
+    shared.changed.notify_all();
     wait_while_held(&shared, number, true).await;
     match fault {
         Some(Fault::CutAfter) => Err(Cut),
@@ -166,6 +176,7 @@ async fn wait_while_held(shared: &Shared, number: usize, after: bool) {
 fn finish(shared: &Shared, number: usize, reply: Reply, is_json: bool) -> Response<Body> {
     if let Some(call) = shared.lock().calls.get_mut(number - 1) {
         call.status = Some(reply.status);
+        call.is_performed = true;
     }
     shared.changed.notify_all();
     let mut response = Response::builder().status(StatusCode::from_u16(reply.status).expect("one"));

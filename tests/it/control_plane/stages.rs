@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::State;
 use super::account::{Stage, TakesEffect, new_id};
 use super::faults::Fault;
-use super::routes::not_found;
+use super::nodes;
+use super::routes::{Route, not_found};
 use super::server::Reply;
+use super::{Shared, State};
 
 pub fn shown(stage: &Stage) -> Value {
     let mut shown = json!({
@@ -80,4 +81,37 @@ pub fn deploy(state: &mut State, api: &str, body: &Value) -> Reply {
     api.deployments.push(id.clone());
     let created = super::routes::seconds(std::time::SystemTime::now());
     Reply::of(201, json!({"id": id, "createdDate": created}))
+}
+
+/// Calls the backend as the gateway would, with the certificate of the request.
+pub async fn test_invoke(shared: &Shared, route: &Route, body: &Value) -> Reply {
+    let Route::TestInvokeMethod { api, resource, method } = route else {
+        return not_found("path");
+    };
+    let (backend, certificate) = {
+        let state = shared.lock();
+        let id = body["clientCertificateId"].as_str().unwrap_or_default();
+        let known = state.account.apis.get(api);
+        let is_method = |of: &super::account::Api| of.health == *resource && method == "GET";
+        if !known.is_some_and(is_method) {
+            return not_found("method");
+        }
+        (state.settings.backend.clone(), state.account.ever.get(id).cloned())
+    };
+    let Some(backend) = backend else { return not_found("backend") };
+    let path = body["pathWithQueryString"].as_str().unwrap_or("/");
+    let tried = nodes::once(&backend, certificate.as_deref(), api, path).await;
+    Reply::of(
+        200,
+        match tried {
+            Ok((status, text)) => json!({
+                "status": status, "body": text, "headers": {}, "latency": 7,
+                "log": "Execution log for request\nMethod completed",
+            }),
+            Err(error) => json!({
+                "status": 500, "body": "{\"message\": \"Internal server error\"}", "latency": 7,
+                "log": format!("Execution failed due to configuration error: {error}"),
+            }),
+        },
+    )
 }

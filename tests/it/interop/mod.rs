@@ -5,6 +5,7 @@
 //! its alert at the client and its reason in the log.
 
 mod admin;
+mod control_plane;
 mod curl;
 mod edge;
 mod java;
