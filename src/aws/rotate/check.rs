@@ -9,8 +9,7 @@ use super::display::Display;
 use super::trust_dir::parse_one;
 use super::{Options, Stop, replicas};
 use crate::aws::ControlPlane;
-
-const DAY: u64 = 24 * 60 * 60;
+use crate::trust::days_left;
 
 /// Changes nothing. Exits 0 if every replica responds and trusts what the stages present.
 pub(super) async fn run(
@@ -43,10 +42,8 @@ pub(super) async fn run(
         let fingerprint =
             parse_one(&certificate.pem).map(|one| one.summary().fingerprint.to_string());
         let fingerprint = fingerprint.unwrap_or_default();
-        let left = certificate.expires.map(|end| match end.duration_since(SystemTime::now()) {
-            Ok(left) => i64::try_from(left.as_secs() / DAY).unwrap_or(i64::MAX),
-            Err(past) => -i64::try_from(past.duration().as_secs() / DAY + 1).unwrap_or(i64::MAX),
-        });
+        let left = certificate.expires.map(|end| days_left(end, SystemTime::now()));
+        let is_ended = certificate.expires.is_none_or(|end| end <= SystemTime::now());
         let distrusting: Vec<_> = look
             .replicas
             .iter()
@@ -59,7 +56,7 @@ pub(super) async fn run(
             (false, true) => format!("{} replicas trust it", look.replicas.len()),
             (false, false) => format!("{} does not trust it", distrusting.join(", ")),
         };
-        is_good &= distrusting.is_empty() && left.is_some_and(|left| left >= 0);
+        is_good &= distrusting.is_empty() && !is_ended;
         lines.push(format!("{name} presents {id}, which ends in {days} days; {trust}"));
         let is_trusted = (!options.replicas.is_empty())
             .then_some(distrusting.is_empty() && look.failures.is_empty());

@@ -1,7 +1,7 @@
 //! The plan and the outcome, for people and for machines.
 
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::json;
 
@@ -15,7 +15,8 @@ impl Engine<'_> {
         let (line, object) = match plan {
             Plan::NothingToDo { presented } => {
                 let days = days_left(presented);
-                let line = format!("nothing to do: {} ends in {days} days", presented.id);
+                let shown = days.unwrap_or_default();
+                let line = format!("nothing to do: {} ends in {shown} days", presented.id);
                 (
                     line,
                     json!({"event": "nothing_to_do", "certificate": presented.id, "days_left": days}),
@@ -39,10 +40,11 @@ impl Engine<'_> {
     ) {
         let Rotation { from, to, is_roll_back, .. } = rotation;
         let days = days_left(from);
+        let shown = days.unwrap_or_default();
         let verb = if *is_roll_back { "roll back" } else { "replace" };
         let by = to.as_ref().map_or("a new certificate".to_owned(), |to| to.id.clone());
         let mut lines =
-            vec![format!("plan: {verb} {}, which ends in {days} days, by {by}", from.id)];
+            vec![format!("plan: {verb} {}, which ends in {shown} days, by {by}", from.id)];
         for stage in stages {
             let id = stage.client_certificate.as_deref().unwrap_or("no certificate");
             lines.push(format!("  {} presents {id}", stage.name));
@@ -77,12 +79,6 @@ impl Engine<'_> {
     }
 }
 
-fn days_left(certificate: &ClientCertificate) -> i64 {
-    const DAY: u64 = 24 * 60 * 60;
-    let days = |span: Duration| i64::try_from(span.as_secs() / DAY).unwrap_or(i64::MAX);
-    let expires = certificate.expires.unwrap_or(SystemTime::UNIX_EPOCH);
-    match expires.duration_since(SystemTime::now()) {
-        Ok(left) => days(left),
-        Err(past) => -days(past.duration()),
-    }
+fn days_left(certificate: &ClientCertificate) -> Option<i64> {
+    certificate.expires.map(|expires| crate::trust::days_left(expires, SystemTime::now()))
 }

@@ -90,10 +90,10 @@ fn check_says_what_is_presented_trusted_and_left() {
     succeed(&checked);
     let stage = &objects(&checked)[0]["stages"][0];
     assert_eq!(stage["certificate"], fleet.old.as_str());
-    assert_eq!(stage["days_left"], 24);
+    assert_eq!(stage["days_left"], 25);
     assert_eq!(stage["trusted_by_all"], true);
     let text = fleet.rotate(&["--check"]);
-    assert!(text.stdout.contains("ends in 24 days; 2 replicas trust it"), "{text}");
+    assert!(text.stdout.contains("ends in 25 days; 2 replicas trust it"), "{text}");
     let other = Fleet::new();
     let admin = format!("http://{}", other.servers[0].admin);
     let checked = fleet.rotate(&["--check", "--replicas", &admin]);

@@ -32,7 +32,7 @@ fn certificate_with_time_left_is_not_replaced() {
     succeed(&finished);
     let last = objects(&finished).pop().unwrap();
     assert_eq!(last["event"], "nothing_to_do", "{finished}");
-    assert_eq!(last["days_left"], 64, "{finished}");
+    assert_eq!(last["days_left"], 65, "{finished}");
     let renewed = fleet.rotate(&["--renew-before", "70d", "--dry-run"]);
     succeed(&renewed);
     assert!(renewed.stdout.contains("a new certificate"), "{renewed}");
