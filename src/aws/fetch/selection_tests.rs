@@ -1,4 +1,5 @@
 use super::*;
+use crate::aws::{REPLACES, RETIRED};
 
 /// An account with these certificates, each with tags, and these stages.
 fn account(certificates: &[(&str, &[(&str, &str)])], stages: &[(&str, Presented)]) -> Account {
