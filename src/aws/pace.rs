@@ -71,8 +71,9 @@ mod tests {
     use super::*;
 
     fn error(kind: ErrorKind, retry_after: Option<u64>) -> CallError {
-        let error = Call::new("GET", "/clientcertificates").error(kind, "");
-        CallError { retry_after: retry_after.map(Duration::from_secs), ..error }
+        let mut error = Call::new("GET", "/clientcertificates").error(kind, "");
+        error.retry_after = retry_after.map(Duration::from_secs);
+        error
     }
 
     #[test]

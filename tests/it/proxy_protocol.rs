@@ -128,7 +128,7 @@ async fn connection_without_a_whole_proxy_header_is_refused() {
     half.write_all(&header()[..20]).await.unwrap();
     drop(half);
     server.wait_for_event("client_rejected", |event| {
-        event["detail"].as_str().is_some_and(|detail| detail.contains("within the header"))
+        event["detail"].as_str().is_some_and(|detail| detail.contains("in the middle"))
     });
 }
 

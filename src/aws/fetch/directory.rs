@@ -100,7 +100,8 @@ impl Directory {
     /// What a file holds.
     pub(super) fn content(&self, path: &Path) -> Result<Content, Failure> {
         match fs::read(path) {
-            Ok(bytes) => Ok(parse(&bytes).map_or(Content::Other, Content::One)),
+            Ok(bytes) => Ok(parse(&bytes)
+                .map_or(Content::Other, |certificate| Content::One(Box::new(certificate)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::Nothing),
             Err(error) => Err(Failure::disk(path, &error)),
         }
@@ -112,7 +113,7 @@ impl Directory {
 pub(super) enum Content {
     Nothing,
     /// Exactly one certificate, and nothing wrong with the file.
-    One(Certificate),
+    One(Box<Certificate>),
     Other,
 }
 

@@ -66,7 +66,7 @@ fn good_certificate_is_left_alone_and_one_that_ends_soon_is_replaced() {
     let stages = [stage("a/prod", Some("old"))];
     let fresh = certificate("old", 300, &[]);
     assert_eq!(
-        decide(&stages, &[fresh.clone()], false),
+        decide(&stages, std::slice::from_ref(&fresh), false),
         Ok(Plan::NothingToDo { presented: fresh })
     );
     let ending = [certificate("old", 310, &[]), certificate("other", 10, &[])];

@@ -121,7 +121,9 @@ fn denied_access_names_the_missing_action() {
         ("UpdateStage", "apigateway:PATCH"),
     ] {
         let fleet = Fleet::new();
-        fleet.plane.set(|settings| drop(settings.denied.insert(denied)));
+        fleet.plane.set(|settings| {
+            settings.denied.insert(denied);
+        });
         fail(&fleet.rotate(&[]), 1, &[action]);
         fleet.assert_untouched();
     }

@@ -67,7 +67,7 @@ fn rotation_killed_at_any_call_continues() {
             scope.spawn(|| {
                 loop {
                     let turn = next.fetch_add(1, Ordering::Relaxed);
-                    let hold = Hold { call: turn / 2 + 1, after: turn % 2 == 0 };
+                    let hold = Hold { call: turn / 2 + 1, after: turn.is_multiple_of(2) };
                     if !continue_after(hold) {
                         break;
                     }

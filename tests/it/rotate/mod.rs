@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::control_plane::{ControlPlane, Traffic, TrafficReport, nodes};
 use crate::support::pki::PKI;
 use crate::support::tls::put;
-use crate::support::{Finished, Portcullis, flags, run, wait_for};
+use crate::support::{Finished, Portcullis, flags, wait_for};
 
 /// A rotation takes about twenty seconds; on a busy machine several times that.
 const ENDS: Duration = Duration::from_secs(180);
