@@ -28,6 +28,7 @@ mod stop;
 mod tls_stream;
 
 pub use accept::cidr::Cidr;
+#[cfg(feature = "cli")]
 pub(crate) use accept::pending::Pending;
 #[cfg(feature = "parts")]
 pub(crate) use bind::provider;

@@ -41,9 +41,9 @@ pub(crate) use reason::VerifyError;
 pub use store::TrustStore;
 pub(crate) use usage::ConnectionApi;
 pub use usage::{ApiUsage, Usage};
-pub(crate) use validity::{
-    Span, Validity, ValidityState, days_left, rfc3339, system_time, unix_time,
-};
+#[cfg(feature = "cli")]
+pub(crate) use validity::Span;
+pub(crate) use validity::{Validity, ValidityState, days_left, rfc3339, system_time, unix_time};
 pub use verifier::PinnedClientVerifier;
 pub(crate) use verifier::take_rejection;
 
