@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use super::page::{PAGE, POLICY};
 use super::status;
 use crate::Handle;
 use crate::server::Pending;
+use crate::service::proxy::UpstreamState;
 
 /// At this many connections a new one takes the place of the oldest, so that no client can hold
 /// connections open until health checks fail.
@@ -38,15 +38,13 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-type Check = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
-
 /// The operator's port: bound, and not serving yet.
 #[must_use = "it does not respond until it serves"]
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
     hosts: AllowedHosts,
-    upstream: Option<Box<dyn Fn() -> Check + Send + Sync>>,
+    upstream: Option<UpstreamState>,
 }
 
 impl fmt::Debug for Admin {
@@ -77,12 +75,9 @@ impl Admin {
         self
     }
 
-    /// What `/readyz?upstream` runs: whether the application can be reached now, and if not, why.
-    pub fn upstream<F>(mut self, check: impl Fn() -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<(), String>> + Send + 'static,
-    {
-        self.upstream = Some(Box::new(move || Box::pin(check())));
+    /// The application that `/readyz?upstream` includes.
+    pub fn upstream(mut self, state: UpstreamState) -> Self {
+        self.upstream = Some(state);
         self
     }
 
@@ -121,7 +116,7 @@ struct Routes {
     server: Handle,
     metrics: Metrics,
     hosts: AllowedHosts,
-    upstream: Option<Box<dyn Fn() -> Check + Send + Sync>>,
+    upstream: Option<UpstreamState>,
 }
 
 type FullResponse = Response<Full<Bytes>>;
@@ -164,8 +159,10 @@ impl Routes {
         let not_ready = match (self.server.not_ready(), query) {
             (Some(reason), _) => Some(reason.as_str().to_owned()),
             (None, Some("upstream")) => match &self.upstream {
-                Some(check) => check().await.err().map(|why| format!("the application: {why}")),
-                None => None,
+                Some(upstream) if !upstream.is_reachable().await => {
+                    Some("the application cannot be reached".to_owned())
+                }
+                _ => None,
             },
             (None, None) => None,
             (None, Some(_)) => {

@@ -13,7 +13,7 @@ use super::signals::Signals;
 use super::{FAILED, UNUSABLE, allocator, sandbox, start_log, systemd};
 use crate::admin::{Admin, Metrics};
 use crate::log::LogWriter;
-use crate::service::ApiId;
+use crate::service::{ApiId, Proxy};
 use crate::{Config, StartError};
 
 /// Interval between two reports of lost log lines.
@@ -93,12 +93,18 @@ impl Serve {
             Err(code) => return code,
         };
         let (service, body_timeout) = (&self.service, self.timeouts.body_timeout);
-        let running = match service.proxy(body_timeout) {
+        let proxy = service.proxy(body_timeout);
+        let upstream = proxy.as_ref().map(Proxy::upstream_state);
+        let running = match proxy {
             Some(proxy) => bound.serve_hyper(ApiId::new(&service.api_id, proxy)),
             None => bound.serve_hyper(ApiId::new(&service.api_id, service.hello(body_timeout))),
         };
         let handle = running.handle();
         if let (Some(admin), Some(metrics)) = (admin, metrics) {
+            let admin = match upstream {
+                Some(upstream) => admin.upstream(upstream),
+                None => admin,
+            };
             tokio::spawn(admin.serve(handle.clone(), metrics));
         }
         systemd::ready();
