@@ -120,7 +120,7 @@ async fn slow_bodies() {
             let mut h2 = h2(address, WINDOW).await;
             let stream = h2.stream();
             h2.send(&frame(HEADERS, END_HEADERS, stream, POST)).await.unwrap();
-            assert_eq!(h2.answer(stream).await.unwrap(), "nothing more of the body came\n");
+            assert!(h2.answer(stream).await.unwrap().contains("The body did not arrive in time."));
             // The connection is none the worse for it.
             assert_eq!(h2.get().await.unwrap(), "hello world\n");
         })

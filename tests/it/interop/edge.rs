@@ -80,7 +80,7 @@ async fn haproxy_in_front_passes_the_client_address_and_health_checks_are_no_rej
         server.wait_for_event("request", |event| event["peer"] == own.as_str());
         let seen = app.record();
         assert_eq!(seen.whole()[round].all("x-forwarded-for"), ["127.0.0.7"]);
-        let refusals = server.log().matches("\"refused\"").count();
+        let refusals = server.log().matches("\"client_rejected\"").count();
         assert_eq!(refusals, round, "{}", server.log());
         drop(stream);
         server.wait_for_event("connection_closed", |event| event["peer"] == own.as_str());
