@@ -96,14 +96,14 @@ fn connector(credential: &Credential) -> Connector {
 
 /// What the process holds: resident memory in KiB, descriptors, threads, tasks of its runtime.
 #[derive(Clone, Copy, Debug, Default)]
-struct BufferedWriter {
+struct Resources {
     memory: usize,
     descriptors: usize,
     threads: usize,
     tasks: usize,
 }
 
-impl BufferedWriter {
+impl Resources {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "there are few")]
     fn now(site: &Site) -> Self {
         // Before it is asked, for the asking takes one for a moment.
@@ -139,9 +139,9 @@ fn main() -> ExitCode {
 /// third it makes what it makes once, and what the second has not left behind, the last must not.
 fn soak(runtime: &tokio::runtime::Runtime, site: &Site, time: Duration) -> bool {
     let counts = Arc::new(UsageCounters::default());
-    let start = BufferedWriter::now(site);
+    let start = Resources::now(site);
     println!("at start: {start:?}");
-    let third = |most: BufferedWriter| {
+    let third = |most: Resources| {
         runtime.block_on(load(&counts, site, time / 3));
         rest(site, most)
     };
@@ -178,12 +178,12 @@ fn soak(runtime: &tokio::runtime::Runtime, site: &Site, time: Duration) -> bool 
 
 /// Waits until there are no more descriptors, threads and tasks than these, and memory has come to rest.
 /// (A thread that has read files waits for ten seconds for more to read.)
-fn rest(site: &Site, most: BufferedWriter) -> BufferedWriter {
-    let mut now = BufferedWriter::now(site);
+fn rest(site: &Site, most: Resources) -> Resources {
+    let mut now = Resources::now(site);
     let (mut least, mut since) = (now, Instant::now());
     wait_for(REST, || {
         thread::sleep(LOOK);
-        now = BufferedWriter::now(site);
+        now = Resources::now(site);
         if now.memory < least.memory || now.descriptors < least.descriptors {
             (least, since) = (now, Instant::now());
         }

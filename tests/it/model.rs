@@ -16,14 +16,14 @@ static CREDENTIALS: LazyLock<[&Credential; 4]> =
 const NAMES: [&str; 4] = ["one.pem", "two.crt", "three.cer", "four.pem"];
 
 /// Which of the credentials a file holds.
-type BufferedWriter = BTreeSet<usize>;
+type Trusted = BTreeSet<usize>;
 
 /// What is in a file of the directory.
 #[derive(Clone, Debug)]
 enum Content {
-    Good(BufferedWriter),
+    Good(Trusted),
     /// These, and something that cannot be read.
-    Broken(BufferedWriter),
+    Broken(Trusted),
 }
 
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ struct Model {
     disk: Option<BTreeMap<usize, Content>>,
     /// Whether the directory is another than the active one.
     is_new: bool,
-    in_force: BTreeMap<usize, BufferedWriter>,
+    in_force: BTreeMap<usize, Trusted>,
 }
 
 impl Model {
@@ -148,7 +148,7 @@ impl Model {
 
 async fn follow(steps: Vec<Step>) {
     let site = Site::new();
-    let first = Content::Good(BufferedWriter::from([0, 1]));
+    let first = Content::Good(Trusted::from([0, 1]));
     site.trust(NAMES[0], &text(&first));
     let server = site.serve();
     let mut model = Model { disk: Some(BTreeMap::from([(0, first)])), ..Model::default() };
