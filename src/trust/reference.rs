@@ -66,10 +66,10 @@ fn is_valid(index: usize, day: u32) -> bool {
 }
 
 /// What is loaded, in order.
-type BufferedWriter = Vec<(Role, usize)>;
+type Trusted = Vec<(Role, usize)>;
 
 /// Whether something signed by this key has a path of certificates in their dates.
-fn leads_to_anchor(held: &BufferedWriter, signer: usize, day: u32) -> bool {
+fn leads_to_anchor(held: &Trusted, signer: usize, day: u32) -> bool {
     let mut anchors = held.iter().filter(|(role, _)| *role == Role::Anchor);
     let is_issuer = |index: usize| ALL[index].key == signer && is_valid(index, day);
     anchors.any(|(_, index)| is_issuer(*index))
@@ -79,7 +79,7 @@ fn leads_to_anchor(held: &BufferedWriter, signer: usize, day: u32) -> bool {
 }
 
 /// Who is let in; the reason is told of those that are pinned, or unknown for sure.
-fn judge(held: &BufferedWriter, index: usize, day: u32) -> Result<(), Option<Reason>> {
+fn judge(held: &Trusted, index: usize, day: u32) -> Result<(), Option<Reason>> {
     let made = &ALL[index];
     let has_anchors = held.iter().any(|(role, _)| *role == Role::Anchor);
     if held.contains(&(Role::Pin, index)) {
@@ -96,7 +96,7 @@ fn judge(held: &BufferedWriter, index: usize, day: u32) -> Result<(), Option<Rea
     if holds { Ok(()) } else { Err(None) }
 }
 
-fn store(before: Option<&TrustStore>, held: &BufferedWriter) -> TrustStore {
+fn store(before: Option<&TrustStore>, held: &Trusted) -> TrustStore {
     let file: Arc<Path> = Path::new("a.pem").into();
     let loaded = held.iter().map(|(role, index)| LoadedCertificate {
         role: *role,
@@ -125,7 +125,7 @@ proptest! {
     fn whoever_is_let_in_is_so_by_the_rules(
         steps in proptest::collection::vec((step(), 0..11_u32), 1..16)
     ) {
-        let mut held = BufferedWriter::new();
+        let mut held = Trusted::new();
         let mut before = None;
         for (step, day) in steps {
             match step {
@@ -149,7 +149,7 @@ proptest! {
                     ),
                 }
             }
-            let mut once = BufferedWriter::new();
+            let mut once = Trusted::new();
             for one in &held {
                 if !once.contains(one) {
                     once.push(*one);

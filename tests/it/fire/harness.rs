@@ -28,13 +28,14 @@ const ENOUGH: usize = 20;
 const PACE: Duration = Duration::from_millis(10);
 
 /// The memory of a process is settled if it has not shrunk for this long.
-const REST: Duration = Duration::from_millis(1500);
+const SETTLED: Duration = Duration::from_millis(2500);
 
 /// How many times each test does the same, unless PORTCULLIS_ROUNDS says so. At least four.
 const ROUNDS: usize = 10;
 
-/// The most memory that a process without connections may have, in KiB.
-const MOST_MEMORY: usize = 20 << 10;
+/// The most memory that a process without connections may have, in KiB. All tests but one stay below
+/// 16 MiB; after ten thousand certificates came and went it is 15 to 20.
+const MOST_MEMORY: usize = 24 << 10;
 
 /// A client of TLS 1.3 with no sessions to resume.
 pub fn connector(credential: &Credential) -> Connector {
@@ -127,7 +128,7 @@ impl Fire {
             if now < least {
                 (least, since) = (now, Instant::now());
             }
-            since.elapsed() >= REST
+            since.elapsed() >= SETTLED
         });
         least
     }
@@ -147,8 +148,12 @@ impl Fire {
             left.push(self.round(&mut round).await);
         }
         let most = |rounds: &[usize]| rounds.iter().copied().max().unwrap();
-        let part = (rounds / 3).min(3);
-        let (early, late) = (most(&left[1..=part]), most(&left[rounds - part..]));
+        // Fewer rounds than ten are too few to leave one out.
+        let (early, late) = match rounds < 10 {
+            true => left.split_at(rounds - 1),
+            false => (&left[1..4], &left[rounds - 3..]),
+        };
+        let (early, late) = (most(early), most(late));
         assert!(late * 100 <= early * 105, "memory grows: {left:?} KiB");
         assert!(most(&left) <= MOST_MEMORY, "too much memory is left: {left:?} KiB");
     }
