@@ -25,6 +25,7 @@ mod proxy_cli;
 mod proxy_protocol;
 mod proxy_smuggling;
 mod reload;
+mod request_check;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod support;

@@ -154,7 +154,7 @@ async fn read_from(
                 if matches!(read, Ok(0) | Err(_)) {
                     let error = read.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                     return Err(malformed(format!(
-                        "the connection ended within the header: {error}"
+                        "the connection ended in the middle of the header: {error}"
                     )));
                 }
             }

@@ -12,6 +12,7 @@ mod node;
 mod openssl;
 mod proxy;
 mod python;
+mod suites;
 
 use std::fmt;
 use std::fs;
@@ -81,6 +82,11 @@ impl Site {
 
     /// The same, with the file names chosen.
     fn trusting_files(files: &[(&str, &Credential)]) -> Self {
+        Self::start(files, &[])
+    }
+
+    /// The same, with further flags.
+    fn start(files: &[(&str, &Credential)], more: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = |name: &str| dir.path().join(name);
         fs::create_dir(path("trust")).expect("a trust directory");
@@ -92,7 +98,9 @@ impl Site {
             write(&path(&format!("{}.pem", credential.name)), &credential.cert);
             write(&path(&format!("{}.key", credential.name)), &credential.key);
         }
-        let server = Portcullis::serve(flags(dir.path()));
+        let mut all = flags(dir.path());
+        all.extend(more.iter().map(|flag| (*flag).to_owned()));
+        let server = Portcullis::serve(all);
         Self { server, dir }
     }
 

@@ -1,0 +1,93 @@
+//! What every request passes before any service: one host, an allowed method, a whole head. Refused
+//! and malformed requests have a reason in the log and in the counters.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use crate::admin::site::{Site, connector};
+use crate::support::DEADLINE;
+use crate::support::pki::PKI;
+
+/// Sends bytes on a connection of their own; returns all that the server sends until it closes.
+async fn exchange(site: &Site, request: &str) -> String {
+    let mut tls = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
+    tls.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    let _ = timeout(DEADLINE, tls.read_to_end(&mut response)).await.expect("the server closes");
+    String::from_utf8(response).unwrap()
+}
+
+fn malformed(site: &Site, reason: &str) -> Option<f64> {
+    site.metric(&format!("portcullis_requests_malformed_total{{reason=\"{reason}\"}}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn request_without_one_host_is_refused_in_front_of_every_service() {
+    let site = Site::new();
+    for (request, status, reason) in [
+        ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400, "no_host"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "several_hosts"),
+        ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, "bad_host"),
+        ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "authority_differs"),
+        ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_target"),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method"),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 405, "method"),
+    ] {
+        let before = malformed(&site, reason);
+        let response = exchange(&site, request).await;
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{reason}: {response}");
+        assert!(response.contains("application/problem+json"), "{reason}: {response}");
+        let event = site.server.wait_for_event("request_refused", |it| it["reason"] == reason);
+        let id = event["request_id"].as_str().unwrap();
+        assert!(response.contains(id), "{event} {response}");
+        assert_eq!(malformed(&site, reason), before.map(|count| count + 1.0), "{reason}");
+        site.server.forget_events("request_refused");
+    }
+    let good = "GET http://a/#/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".replace('#', "");
+    assert!(exchange(&site, &good).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn request_that_cannot_be_parsed_is_logged_with_its_reason_and_counted() {
+    let site = Site::new();
+    for (request, reason) in [
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "bad_version"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX Y: z\r\n\r\n", "bad_header"),
+        ("GET /\u{1} HTTP/1.1\r\nHost: a\r\n\r\n", "bad_target"),
+    ] {
+        let response = exchange(&site, request).await;
+        assert!(response.starts_with("HTTP/1.1 400 "), "{reason}: {response}");
+        let event = site.server.wait_for_event("request_malformed", |it| it["reason"] == reason);
+        assert!(event["peer"].is_string() && event["certificate"].is_string(), "{event}");
+        assert_eq!(malformed(&site, reason), Some(1.0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flood_of_malformed_requests_is_counted_whole_and_logged_in_part() {
+    const FLOOD: u32 = 40;
+    let site = Site::new();
+    let mut connections = Vec::new();
+    for _ in 0..FLOOD {
+        connections.push(connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap());
+    }
+    for connection in &mut connections {
+        connection.write_all(b"GET / HTTP/3.0\r\n\r\n").await.unwrap();
+    }
+    let all = Some(f64::from(FLOOD));
+    site.until("all counted", || malformed(&site, "bad_version") == all);
+    let lines = site.server.log().matches("\"request_malformed\"").count();
+    assert!((1..FLOOD as usize).contains(&lines), "{lines}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_that_fails_names_its_cause() {
+    let site = Site::new();
+    let mut tls = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
+    tls.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n").await.unwrap();
+    let (tcp, _) = tls.get_mut();
+    // No TLS record begins like this.
+    tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let event = site.server.wait_for_event("connection_closed", |it| it["reason"] == "failed");
+    assert!(event["error"].as_str().is_some_and(|error| error.len() > 10), "{event}");
+}
