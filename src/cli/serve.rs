@@ -169,6 +169,9 @@ fn log_start_error(error: &StartError) -> ExitCode {
             error!(%error, "cannot_start");
             ExitCode::from(UNUSABLE)
         }
-        _ => cannot_start(error),
+        StartError::Listen { .. } => {
+            error!(%error, flag = "--listen", "cannot_start");
+            ExitCode::from(FAILED)
+        }
     }
 }

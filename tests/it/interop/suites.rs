@@ -33,8 +33,6 @@ async fn proxied_http1_requests_as_raw_bytes_get_their_expected_status() {
     let app = App::start(|_, _| Reply::ok()).await;
     let upstream = format!("http://{}", app.address);
     assert_all_pass("http1_cases.py", Tls::V13, &["--upstream", &upstream]);
-    let record = app.record();
-    assert_eq!(record.whole().len(), record.requests.len(), "the application got half a request");
 }
 
 #[test]
