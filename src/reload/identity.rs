@@ -1,6 +1,7 @@
 //! The server's own certificate and key, which are good only as a pair.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub(crate) struct ServerIdentity {
 pub(super) struct IdentityFiles {
     pub(super) certificate: PemSource,
     pub(super) key: PemSource,
+    /// True if the server may start without them: they have been ordered.
+    pub(super) is_awaited: bool,
     /// Of the pair that was read last.
     digest: Option<Fingerprint>,
     /// Of the pair in `good`.
@@ -39,10 +42,11 @@ pub(super) struct IdentityFiles {
 }
 
 impl IdentityFiles {
-    pub(super) fn new(certificate: PemSource, key: PemSource) -> Self {
+    pub(super) fn new(certificate: PemSource, key: PemSource, is_awaited: bool) -> Self {
         Self {
             certificate,
             key,
+            is_awaited,
             digest: None,
             good_digest: None,
             good: None,
@@ -63,6 +67,7 @@ impl IdentityFiles {
 
     /// Reads both files. A pair that does not load, or does not belong together, changes nothing.
     pub(super) fn read(&mut self, provider: &CryptoProvider) {
+        let is_yet_to_come = self.is_awaited && self.good.is_none();
         let mut errors = Vec::new();
         let mut contents = Vec::new();
         for source in [&self.certificate, &self.key] {
@@ -72,6 +77,7 @@ impl IdentityFiles {
                     errors.push(Problem::in_pem(source.path(), &error));
                 }
                 Ok(bytes) => contents.push(bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && is_yet_to_come => {}
                 Err(error) => errors.push(Problem::unreadable(source.path(), &error)),
             }
         }
