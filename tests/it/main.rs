@@ -30,3 +30,4 @@ mod request_check;
 mod sandbox;
 mod support;
 mod systemd;
+mod trust_files;
