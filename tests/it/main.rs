@@ -13,6 +13,8 @@ mod admin;
 mod admission;
 mod binary;
 mod control_plane;
+#[cfg(feature = "aws")]
+mod fetch;
 mod fire;
 mod genuine;
 mod interop;

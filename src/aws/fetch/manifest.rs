@@ -126,7 +126,8 @@ impl Manifest {
             let (region, endpoint) = (region.to_owned(), endpoint.to_owned());
             return Ok(Self { version: VERSION, region, endpoint, certificates: BTreeMap::new() });
         };
-        if (found.region.as_str(), found.endpoint.as_str()) != (region, endpoint) {
+        // The endpoint is known after the first call only.
+        if found.region != region || !["", found.endpoint.as_str()].contains(&endpoint) {
             let text = format!(
                 "{} is of {} at {}, and this is {region} at {endpoint}: nothing is changed",
                 path.display(),
@@ -145,11 +146,6 @@ impl Manifest {
             .map_err(io::Error::other)
             .and_then(|json| directory.replace(&path, &[&json, b"\n".as_slice()].concat()));
         written.map_err(|error| Failure::disk(&path, &error))
-    }
-
-    /// The ids in it, whatever region and endpoint it is of.
-    pub(super) fn ids_of_any(directory: &Directory) -> Result<BTreeSet<String>, Failure> {
-        Ok(Self::read_any(directory)?.map(|manifest| manifest.ids()).unwrap_or_default())
     }
 
     pub(super) fn ids(&self) -> BTreeSet<String> {

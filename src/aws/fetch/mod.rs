@@ -95,15 +95,14 @@ impl Fetcher {
     /// The account cannot be read completely, or the disk cannot be written.
     pub(crate) async fn poll(&mut self) -> Result<Report, Failure> {
         self.directory.check()?;
-        // The endpoint is known after the first call; until then the manifest is not judged.
-        let (region, endpoint) = (self.plane.region().to_owned(), self.plane.endpoint());
-        let known = match endpoint {
-            "" => Manifest::ids_of_any(&self.directory)?,
-            endpoint => Manifest::read(&self.directory, &region, endpoint)?.ids(),
-        };
+        let known = self.manifest()?.ids();
         let account = Account::read(&self.plane, &self.selectors, &known).await?;
-        let manifest = Manifest::read(&self.directory, &region, self.plane.endpoint())?;
+        let manifest = self.manifest()?;
         self.apply(account.select(&self.selectors), manifest, SystemTime::now())
+    }
+
+    fn manifest(&self) -> Result<Manifest, Failure> {
+        Manifest::read(&self.directory, self.plane.region(), self.plane.endpoint())
     }
 
     fn apply(
@@ -240,7 +239,7 @@ impl Fetcher {
     /// True if the directory holds a certificate that is valid now, so that a server can start.
     pub(crate) fn is_usable(&self) -> bool {
         let now = SystemTime::now();
-        let ids = Manifest::ids_of_any(&self.directory).unwrap_or_default();
+        let ids = self.manifest().map(|manifest| manifest.ids()).unwrap_or_default();
         ids.iter().any(|id| {
             let content = self.directory.file_of(id).and_then(|file| self.directory.content(&file));
             content.is_ok_and(|content| content.valid_until(now).is_some())
