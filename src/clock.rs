@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
 
-/// Tells the time by which certificates are judged.
+/// The time by which certificates are judged.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The time now. It may step in either direction.
     fn now(&self) -> SystemTime;
@@ -25,7 +25,7 @@ pub(crate) fn unix_now(clock: &dyn Clock) -> UnixTime {
     UnixTime::since_unix_epoch(since_epoch(clock))
 }
 
-/// The time since 1970, to the clock's own precision.
+/// The time since 1970, in the clock's own precision.
 pub(crate) fn since_epoch(clock: &dyn Clock) -> Duration {
     clock.now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Whatever a file holds, the loader says what it made of it: certificates, faults, or both.
+//! Whatever a file holds, the loader returns certificates, errors, or both.
 
 #![no_main]
 

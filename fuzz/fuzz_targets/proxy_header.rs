@@ -1,4 +1,4 @@
-//! However a PROXY protocol header comes, exactly its octets are read, and it is bounded.
+//! A PROXY protocol header is bounded, and exactly its bytes are read, whole or in pieces.
 
 #![no_main]
 
