@@ -57,7 +57,7 @@
 //!
 //! 1. An event (`reload/watch.rs`), the poll, the begin or end of a certificate, or
 //!    [`Handle::reload`] starts a scan: after 100 ms without events, 500 ms at most.
-//! 2. `reload/files.rs` reads what changed. A file that cannot be read or parsed keeps its last good
+//! 2. `reload/source.rs` reads what changed. A file that cannot be read or parsed keeps its last good
 //!    content, and is a [`Problem`] until it is fixed.
 //! 3. `reload/change.rs` compares the result with the active generation. If they differ, a new one is
 //!    built: trust store, server certificate and key, session keys. Session keys are carried over
@@ -99,7 +99,7 @@
 //! ```
 //!
 //! `trust/` is pure: it reads no file and awaits nothing. Only `reload/` opens trust files. Add a flag
-//! in `cli` and [`Config`], a rejection reason in `trust/reason.rs`, a file error in `trust/pem.rs`.
+//! in `cli` and [`Config`], a rejection reason in `trust/reason.rs`, a file error in `trust/pem/error.rs`.
 //! What each boundary keeps out is in [`threat_model`].
 
 #![forbid(unsafe_code)]
