@@ -20,7 +20,7 @@ pub struct TrustStoreBuilder {
 }
 
 impl TrustStore {
-    /// Begins a store that trusts nobody yet.
+    /// Begins an empty store.
     pub fn builder() -> TrustStoreBuilder {
         TrustStoreBuilder::default()
     }

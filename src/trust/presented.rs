@@ -1,4 +1,4 @@
-//! A certificate as a client presented it, whoever made it.
+//! A certificate as a client presented it, trusted or not.
 
 use rustls::pki_types::CertificateDer;
 
