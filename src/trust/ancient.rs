@@ -63,3 +63,25 @@ fn field(reader: &mut SliceReader<'_>) -> Option<TimeField> {
     let length = usize::try_from(header.length()).ok()?;
     Some(TimeField { tag: header.tag(), offset, length })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::trust::{Certificate, Fingerprint, pem, rfc3339};
+
+    #[test]
+    fn certificate_that_began_before_1970_is_parsed_and_keeps_its_bytes() {
+        let text = include_bytes!("../../certs-example/client-1.pem");
+        let (_, der) = pem::certificates(text).0.remove(0);
+        let mut der = der.to_vec();
+        let at = der.windows(13).position(|window| window == b"260101000000Z").unwrap();
+        der[at..at + 2].copy_from_slice(b"50");
+        let certificate = Certificate::parse(der.clone().into()).unwrap();
+        assert_eq!(rfc3339(certificate.validity().not_before), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(certificate.validity().not_after), "2049-12-31T00:00:00Z");
+        assert_eq!(certificate.der().as_ref(), der);
+        assert_eq!(certificate.summary().fingerprint, Fingerprint::of(&der));
+        // There is no month 13: another error stays one.
+        der[at..at + 4].copy_from_slice(b"2613");
+        assert!(Certificate::parse(der.into()).is_err());
+    }
+}

@@ -1,5 +1,4 @@
-//! The store against a reference: a list that is searched from end to end, by rules as the docs say
-//! them.
+//! The store against a reference model: a list that is searched from end to end.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,11 +19,11 @@ const BEGIN: Duration = Duration::from_secs(1_704_067_200);
 /// A certificate. All have one name, as subject and as issuer.
 struct Made {
     certificate: Arc<Certificate>,
-    /// The numbers of its key and of that which signed it.
+    /// The numbers of its key and of its issuer's key.
     key: usize,
     signer: usize,
     is_ca: bool,
-    /// The first day on which it is valid, and the first on which it is no longer.
+    /// The first day on which it is valid, and the first on which it is expired.
     days: (u32, u32),
 }
 
@@ -51,7 +50,7 @@ static ALL: LazyLock<Vec<Made>> = LazyLock::new(|| {
         // A CA, and an intermediate.
         made(2, 2, true, (1, 9)),
         made(INTERMEDIATE_KEY, 2, true, (2, 7)),
-        // What these have issued, and what the key of the first has.
+        // Issued by these, and by the key of the first.
         made(4, 2, false, (3, 8)),
         made(4, INTERMEDIATE_KEY, false, (0, 10)),
         made(4, 0, false, (0, 10)),
@@ -65,40 +64,40 @@ fn is_valid(index: usize, day: u32) -> bool {
     (ALL[index].days.0..ALL[index].days.1).contains(&day)
 }
 
-/// What is loaded, in order.
+/// The trusted certificates, in order.
 type Trusted = Vec<(Role, usize)>;
 
-/// Whether something signed by this key has a path of certificates in their dates.
-fn leads_to_anchor(held: &Trusted, signer: usize, day: u32) -> bool {
-    let mut anchors = held.iter().filter(|(role, _)| *role == Role::Anchor);
+/// True if a certificate signed by this key has a valid path to an anchor.
+fn leads_to_anchor(trusted: &Trusted, signer: usize, day: u32) -> bool {
+    let mut anchors = trusted.iter().filter(|(role, _)| *role == Role::Anchor);
     let is_issuer = |index: usize| ALL[index].key == signer && is_valid(index, day);
     anchors.any(|(_, index)| is_issuer(*index))
         || is_issuer(INTERMEDIATE)
             && signer != ALL[INTERMEDIATE].signer
-            && leads_to_anchor(held, ALL[INTERMEDIATE].signer, day)
+            && leads_to_anchor(trusted, ALL[INTERMEDIATE].signer, day)
 }
 
-/// Who is let in; the reason is told of those that are pinned, or unknown for sure.
-fn judge(held: &Trusted, index: usize, day: u32) -> Result<(), Option<Reason>> {
+/// Decides as the docs say. The reason is known for pins, and for certainly unknown certificates.
+fn judge(trusted: &Trusted, index: usize, day: u32) -> Result<(), Option<Reason>> {
     let made = &ALL[index];
-    let has_anchors = held.iter().any(|(role, _)| *role == Role::Anchor);
-    if held.contains(&(Role::Pin, index)) {
+    let has_anchors = trusted.iter().any(|(role, _)| *role == Role::Anchor);
+    if trusted.contains(&(Role::Pin, index)) {
         return match day {
             day if day >= made.days.1 => Err(Some(Reason::Expired)),
             day if day < made.days.0 => Err(Some(Reason::NotYetValid)),
             _ => Ok(()),
         };
     }
-    if !has_anchors || held.contains(&(Role::Anchor, index)) {
+    if !has_anchors || trusted.contains(&(Role::Anchor, index)) {
         return Err(Some(Reason::UnknownCertificate));
     }
-    let holds = !made.is_ca && is_valid(index, day) && leads_to_anchor(held, made.signer, day);
+    let holds = !made.is_ca && is_valid(index, day) && leads_to_anchor(trusted, made.signer, day);
     if holds { Ok(()) } else { Err(None) }
 }
 
-fn store(before: Option<&TrustStore>, held: &Trusted) -> TrustStore {
+fn store(before: Option<&TrustStore>, trusted: &Trusted) -> TrustStore {
     let file: Arc<Path> = Path::new("a.pem").into();
-    let loaded = held.iter().map(|(role, index)| LoadedCertificate {
+    let loaded = trusted.iter().map(|(role, index)| LoadedCertificate {
         role: *role,
         certificate: Arc::clone(&ALL[*index].certificate),
         file: Arc::clone(&file),
@@ -122,35 +121,35 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn whoever_is_let_in_is_so_by_the_rules(
+    fn store_decides_as_the_reference_model_does(
         steps in proptest::collection::vec((step(), 0..11_u32), 1..16)
     ) {
-        let mut held = Trusted::new();
+        let mut trusted = Trusted::new();
         let mut before = None;
         for (step, day) in steps {
             match step {
-                Step::Add(role, index) => held.push((role, index)),
-                Step::Remove(role, index) => held.retain(|other| *other != (role, index)),
+                Step::Add(role, index) => trusted.push((role, index)),
+                Step::Remove(role, index) => trusted.retain(|other| *other != (role, index)),
             }
-            let store = store(before.as_ref(), &held);
+            let store = store(before.as_ref(), &trusted);
             let now = UnixTime::since_unix_epoch(BEGIN + day * DAY);
             for (index, made) in ALL.iter().enumerate() {
                 let intermediates = [ALL[INTERMEDIATE].certificate.der().clone()];
                 let result = store.admit(made.certificate.der(), &intermediates, now);
-                match (judge(&held, index, day), result) {
+                match (judge(&trusted, index, day), result) {
                     (Ok(()), Ok(identity)) => {
                         prop_assert_eq!(identity.der(), made.certificate.der().as_ref());
                         prop_assert!(identity.validity().contains(now));
                     }
                     (Err(None), Err(_)) => {}
-                    (Err(Some(reason)), Err(refusal)) => prop_assert_eq!(reason, refusal.reason),
+                    (Err(Some(reason)), Err(error)) => prop_assert_eq!(reason, error.reason),
                     (expected, got) => prop_assert!(
-                        false, "{} on day {} with {:?}: {:?}, and not {:?}", index, day, held, got, expected
+                        false, "{} on day {} with {:?}: {:?}, and not {:?}", index, day, trusted, got, expected
                     ),
                 }
             }
             let mut once = Trusted::new();
-            for one in &held {
+            for one in &trusted {
                 if !once.contains(one) {
                     once.push(*one);
                 }
@@ -158,16 +157,16 @@ proptest! {
             let fingerprint = |index: usize| ALL[index].certificate.summary().fingerprint;
             let expected: Vec<_> =
                 once.iter().map(|(role, index)| (*role, fingerprint(*index))).collect();
-            let told: Vec<_> = store
+            let listed: Vec<_> = store
                 .certificates()
                 .iter()
                 .map(|loaded| (loaded.role, loaded.certificate.summary().fingerprint))
                 .collect();
-            prop_assert_eq!(told, expected);
+            prop_assert_eq!(listed, expected);
             let is_usable = once.iter().any(|(_, index)| is_valid(*index, day));
             prop_assert_eq!(store.is_usable(now), is_usable);
             let names: BTreeSet<_> = store.hints().iter().map(|name| name.as_ref()).collect();
-            prop_assert_eq!(names.len(), usize::from(!held.is_empty()), "they have one name");
+            prop_assert_eq!(names.len(), usize::from(!trusted.is_empty()), "they have one name");
             before = Some(store);
         }
     }

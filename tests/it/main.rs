@@ -32,3 +32,4 @@ mod rotate;
 mod sandbox;
 mod support;
 mod systemd;
+mod trust_files;
