@@ -119,6 +119,8 @@
     )
 )]
 
+#[cfg(feature = "acme")]
+mod acme;
 #[cfg(feature = "cli")]
 pub mod admin;
 #[cfg(feature = "aws")]
@@ -143,6 +145,8 @@ mod trust;
 
 pub use clock::{Clock, SystemClock};
 pub use reload::{NotStartable, Problem, ReloadState, Severity};
+#[cfg(feature = "acme")]
+pub use server::{AcmeFailure, AcmeState};
 pub use server::{
     Bound, CheckReport, Cidr, Config, Handle, Handshakes, HttpService, NotReady, PeerAddr,
     RejectedClient, Running, ServerCertificate, Snapshot, StartError, Stopped, TrustedCertificate,

@@ -25,6 +25,7 @@ impl Gate {
         let material = Material {
             certificate: PemSource::Path(certificate.to_owned()),
             key: PemSource::Path(key.to_owned()),
+            is_pair_awaited: false,
             trust: vec![(Role::Pin, PemSource::Path(trust.to_owned()))],
         };
         let loader = Loader::new(material, Arc::new(provider()), Arc::new(SystemClock));

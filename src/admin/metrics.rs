@@ -12,7 +12,8 @@ use metrics_process::Collector;
 use crate::Handle;
 
 /// The features that change what the binary can do.
-const FEATURES: [(&str, bool); 1] = [("aws", cfg!(feature = "aws"))];
+const FEATURES: [(&str, bool); 2] =
+    [("acme", cfg!(feature = "acme")), ("aws", cfg!(feature = "aws"))];
 
 /// Upper bounds of handshake durations: a full one takes a third of a millisecond of one core, and
 /// a client two round trips around the world.

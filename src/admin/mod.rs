@@ -44,9 +44,18 @@
 //! | `open_files_not_raised` | warn | the limit on open files stays as it is | `error`, `remedy` |
 //! | `request_refused` | info | a request got a `4xx` response before it reached the application | `reason`, `status`, `request_id`, and as far as known: `error`, `method`, `trace_id`, `api_id`, `fingerprint` |
 //! | `upstream_failed` | warn | the application did not respond, or not correctly | `reason`, `status`, `error`, `request_id`, `method`, `trace_id` |
-//! | `sandboxed` | info | the process has given up all rights except these | `read`, `connect`, `resolves`, `is_whole` (whether the kernel enforces every one) |
+//! | `sandboxed` | info | the process has given up all rights except these | `read`, `write`, `connect`, `resolves`, `is_whole` (whether the kernel enforces every one) |
 //! | `not_sandboxed` | warn, info for `--no-sandbox` | it has given up no right | `why`, `remedy` |
 //! | `core_dumps_possible` | warn | a core dump would hold the memory, with the keys in it | `error`, `remedy` |
+//! | `acme_started` | info | the server certificate comes from an ACME directory | `domains`, `directory`, `cache`, `note` |
+//! | `acme_not_ready_until_issued` | warn | there is no server certificate yet | `remedy` |
+//! | `acme_behind_load_balancer` | warn | with `--proxy-protocol`: a validation may reach another replica | `remedy` |
+//! | `acme_certificate_issued` | info | an order succeeded and its certificate is active | `domains`, `fingerprint`, `not_after`, `next_attempt` |
+//! | `acme_order_failed` | error | an order failed; what was active stays active | `step` (`directory`, `account`, `order`, `authorization`, `challenge`, `validation`, `finalize`, `certificate`, `check`, `store`, `activate`), `problem_type` (the directory's, if it sent one), `detail`, `next_attempt`, `remedy` |
+//! | `acme_timed_out` | error | there was no certificate within `--acme-timeout`; the process exits with code 1 | `reason`, `remedy` |
+//! | `acme_cache_in_use` | warn | another process orders with this cache; this one reads its files | `cache`, `remedy` |
+//! | `acme_cache_damaged` | warn | a file of the cache is damaged and is made anew | `problem`, `remedy` |
+//! | `acme_cache_not_locked`, `acme_cache_not_written` | warn | the cache cannot be locked, or its history cannot be written | `error`, `remedy` |
 //! | `notify_failed` | warn | the service manager could not be notified | `error`, `remedy` |
 //! | `status_failed` | error | `/status` could not be written | `error` |
 //! | `draining` | info | a stop begins | `connections`, `shutdown_delay`, `drain_timeout` |
@@ -66,7 +75,10 @@
 //! `portcullis_reload_last_successful`, `portcullis_reload_last_success_timestamp_seconds`,
 //! `portcullis_reloads_total{result}` (`success`, `failure`) and `portcullis_trust_files_failed`.
 //! The library keeps them current through the [`metrics`](::metrics) facade, whatever recorder there
-//! is. The binary adds `portcullis_build_info{version,features}`, `portcullis_tasks` (of its runtime)
+//! is. With `--acme-domain` there are `portcullis_acme_orders_total{result}` (`success`, `failure`),
+//! `portcullis_acme_next_attempt_timestamp_seconds` and `portcullis_acme_handshakes_total{result}`
+//! (`completed`, `failed`, `timed_out`, `dropped`), which counts validations apart from clients.
+//! The binary adds `portcullis_build_info{version,features}`, `portcullis_tasks` (of its runtime)
 //! and the usual `process_*`.
 //!
 //! Each bound that is reached is counted:

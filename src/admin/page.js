@@ -147,6 +147,19 @@ function refusalRow() {
   return row;
 }
 
+function showAcme(acme, server) {
+  const failed = acme?.last_failure;
+  byId("acme").hidden = !acme;
+  if (!acme) return;
+  const next = acme.next_attempt ? `, next order ${day(acme.next_attempt)} ${clock(acme.next_attempt)} UTC` : "";
+  put(byId("order"), `${server ? "Renewed" : "Being ordered"} for ${acme.domains.join(", ")} from ${acme.directory}${next}`);
+  byId("failure").hidden = !failed;
+  if (failed) {
+    const type = failed.problem_type ? ` (${failed.problem_type})` : "";
+    put(byId("failure"), `The last order failed at ${clock(failed.at)} UTC, step ${failed.step}${type}: ${failed.detail}`);
+  }
+}
+
 function figureRow() {
   const name = make("dt", "");
   const value = make("dd", "");
@@ -180,7 +193,8 @@ function show(status) {
   const more = status.trusted.length - MOST_ROWS;
   byId("more").hidden = more <= 0;
   put(byId("more"), `and ${more} more, in /status`);
-  rows(byId("server"), [status.server], (it) => it.fingerprint, certificateRow);
+  rows(byId("server"), status.server ? [status.server] : [], (it) => it.fingerprint, certificateRow);
+  showAcme(status.acme, status.server);
   rows(byId("refusals"), status.refusals, (it) => `${it.at} ${it.peer} ${it.reason}`,
     refusalRow);
   byId("none").hidden = status.refusals.length > 0;

@@ -10,7 +10,8 @@
 //! | `at`, `since` | now, and the start of the server |
 //! | `ready`, `not_ready` | whether it should get traffic, and why not |
 //! | `generation`, `connections` | the active trust generation, open connections of accepted clients |
-//! | `server` | the server certificate: `file`, `fingerprint`, `subject`, `not_before`, `not_after`, `days_left`, `life_left` (0 to 1), `state`, `urgency`, `next_step`, `verdict` |
+//! | `server` | the server certificate: `file`, `fingerprint`, `subject`, `not_before`, `not_after`, `days_left`, `life_left` (0 to 1), `state`, `urgency`, `next_step`, `verdict`; `null` until the first one has been issued |
+//! | `acme` | with the feature of that name: how ordering it goes (`domains`, `directory`, `next_attempt`, `last_issued`, `failures` since, `last_failure`: `at`, `step`, `problem_type`, `detail`); `null` without `--acme-domain` |
 //! | `trusted[]` | each trusted certificate: the same, and `role` (`pin`, `anchor`), `serial`, `key`, `has_successor`, `first_seen`, `last_seen`, `last_request`, `handshakes`, `requests`, `connections` (since it was loaded), `apis` (for each id in `x-amzn-apigateway-api-id`, of up to 100: `requests`, `last_seen`) |
 //! | `reload` | `last_successful`, `last_success`, `succeeded`, `failed`, `files_failed` |
 //! | `problems[]` | problems of the files now: `severity` (`error`, `warning`), `file`, `line`, `problem`, `remedy` |
@@ -54,7 +55,9 @@ struct Status<'a> {
     not_ready: Option<&'static str>,
     generation: u64,
     connections: usize,
-    server: Certificate<'a>,
+    server: Option<Certificate<'a>>,
+    #[cfg(feature = "acme")]
+    acme: Option<Acme<'a>>,
     trusted: Vec<Trusted<'a>>,
     reload: Reload,
     problems: Vec<Found<'a>>,
@@ -98,6 +101,45 @@ struct Trusted<'a> {
 struct Api {
     requests: u64,
     last_seen: Option<String>,
+}
+
+#[cfg(feature = "acme")]
+#[derive(Serialize)]
+struct Acme<'a> {
+    domains: &'a [String],
+    directory: &'a str,
+    next_attempt: Option<String>,
+    last_issued: Option<String>,
+    failures: u32,
+    last_failure: Option<AcmeFailure<'a>>,
+}
+
+#[cfg(feature = "acme")]
+#[derive(Serialize)]
+struct AcmeFailure<'a> {
+    at: String,
+    step: &'a str,
+    problem_type: Option<&'a str>,
+    detail: &'a str,
+}
+
+#[cfg(feature = "acme")]
+impl<'a> Acme<'a> {
+    fn new(state: &'a crate::AcmeState) -> Self {
+        Self {
+            domains: &state.domains,
+            directory: &state.directory,
+            next_attempt: state.next_attempt.map(text),
+            last_issued: state.last_issued.map(text),
+            failures: state.failures,
+            last_failure: state.last_failure.as_ref().map(|failure| AcmeFailure {
+                at: text(failure.at),
+                step: &failure.step,
+                problem_type: failure.problem_type.as_deref(),
+                detail: &failure.detail,
+            }),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -155,7 +197,9 @@ pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<Vec<u8>> {
         not_ready: snapshot.not_ready.map(|reason| reason.as_str()),
         generation: snapshot.generation,
         connections: snapshot.connections,
-        server: Certificate::of_server(&snapshot.server, now),
+        server: snapshot.server.as_ref().map(|server| Certificate::of_server(server, now)),
+        #[cfg(feature = "acme")]
+        acme: snapshot.acme.as_ref().map(Acme::new),
         trusted: trusted.collect(),
         reload: Reload::new(snapshot.reload),
         problems: snapshot.problems.iter().map(Found::new).collect(),

@@ -15,6 +15,8 @@ use crate::fields::List;
 pub(super) struct Access {
     /// Files and directories, to read.
     pub(super) read: Vec<PathBuf>,
+    /// Directories, to keep files in.
+    pub(super) write: Vec<PathBuf>,
     /// TCP ports, to connect to.
     pub(super) connect: Vec<u16>,
     /// Whether names of hosts are looked up.
@@ -65,8 +67,16 @@ impl Entered {
             }
         };
         let read = List::new(self.grants.paths().iter().map(|path| path.display()));
+        let write = List::new(self.grants.write.iter().map(|path| path.display()));
         let connect = List::new(&self.grants.connect);
-        info!(read = read.field(), connect = connect.field(), resolves, is_whole, "sandboxed");
+        info!(
+            read = read.field(),
+            write = write.field(),
+            connect = connect.field(),
+            resolves,
+            is_whole,
+            "sandboxed"
+        );
         for (path, what) in self.grants.broad() {
             let path = path.display();
             let remedy = "move the files that the flags name into a directory of their own";
@@ -195,12 +205,18 @@ mod linux {
     fn restrict(ruleset: Ruleset, grants: &Grants) -> Result<RestrictionStatus, RulesetError> {
         let connect = |port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp));
         let list = AccessFs::ReadFile | AccessFs::ReadDir;
+        let keep_files = list
+            | AccessFs::WriteFile
+            | AccessFs::MakeReg
+            | AccessFs::RemoveFile
+            | AccessFs::Truncate;
         ruleset
             .handle_access(AccessFs::from_all(ABI::V5))?
             .handle_access(AccessNet::ConnectTcp)?
             .create()?
             .add_rules(path_beneath_rules(&grants.read, AccessFs::ReadFile))?
             .add_rules(path_beneath_rules(&grants.list, list))?
+            .add_rules(path_beneath_rules(&grants.write, keep_files))?
             .add_rules(grants.connect.iter().copied().map(connect))?
             .restrict_self()
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,10 +15,13 @@ use super::{FAILED, UNUSABLE, allocator, sandbox, start_log, systemd};
 use crate::admin::{Admin, Metrics};
 use crate::log::LogWriter;
 use crate::service::{ApiId, Proxy};
-use crate::{Config, StartError};
+use crate::{Config, Handle, StartError};
 
 /// Interval between two reports of lost log lines.
 const LOST_LINES: Duration = Duration::from_secs(10);
+
+/// Keeps the server's certificate current, and returns why there is none.
+type Renew = Box<dyn FnOnce(Handle) -> Pin<Box<dyn Future<Output = String>>>>;
 
 impl Serve {
     /// Serves until a signal stops it.
@@ -26,6 +30,8 @@ impl Serve {
         let hidden = sandbox::hide_memory();
         // The sandbox hides the number of cores and the addresses of this machine.
         let config = self.config();
+        #[cfg(feature = "acme")]
+        let acme = self.acme().map(crate::acme::Acme::prepare).transpose();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let entered = (!self.limits.no_sandbox).then(|| sandbox::enter(&self.access()));
         let listens = !self.listening.listen.is_empty();
@@ -60,7 +66,22 @@ impl Serve {
                 return ExitCode::from(FAILED);
             }
         };
-        let code = runtime.block_on(self.serve_until_stopped(config, sockets, log));
+        #[cfg(feature = "acme")]
+        let (config, renew) = match acme {
+            Ok(None) => (config, None),
+            Ok(Some(acme)) => {
+                let config = acme.attach(config);
+                let renew: Renew = Box::new(|handle| Box::pin(acme.run(handle)));
+                (config, Some(renew))
+            }
+            Err(error) => {
+                error!(%error, remedy = error.remedy(), "cannot_start");
+                return ExitCode::from(UNUSABLE);
+            }
+        };
+        #[cfg(not(feature = "acme"))]
+        let renew = None;
+        let code = runtime.block_on(self.serve_until_stopped(config, sockets, log, renew));
         // A service that is still running does not keep the process alive.
         runtime.shutdown_background();
         code
@@ -71,6 +92,7 @@ impl Serve {
         config: Config,
         sockets: Vec<TcpListener>,
         log: LogWriter,
+        renew: Option<Renew>,
     ) -> ExitCode {
         // Once the server announces itself, a signal may come.
         let mut signals = match Signals::new() {
@@ -108,6 +130,10 @@ impl Serve {
             tokio::spawn(admin.serve(handle.clone(), metrics));
         }
         systemd::ready();
+        let mut renewal = match renew {
+            Some(renew) => renew(handle.clone()),
+            None => Box::pin(std::future::pending()),
+        };
         let stopped = running.stopped();
         tokio::pin!(stopped);
         let mut reported = 0;
@@ -116,6 +142,11 @@ impl Serve {
             tokio::select! {
                 _ = &mut stopped => break,
                 () = signals.handle_next(&handle) => {}
+                reason = &mut renewal => {
+                    error!(reason, remedy = "see acme_order_failed", "acme_timed_out");
+                    log_lost_lines(&log, reported);
+                    return ExitCode::from(FAILED);
+                }
                 _ = lost_lines.tick() => reported = log_lost_lines(&log, reported),
             }
         }

@@ -34,9 +34,11 @@ impl ExpiryLog {
         now: SystemTime,
     ) {
         self.forget_removed(generation);
-        let summary = &generation.identity.summary;
-        let assessment = assess_server(summary, now);
-        self.report_one(summary, server_file, &assessment, false, now);
+        if let Some(identity) = &generation.identity {
+            let summary = &identity.summary;
+            let assessment = assess_server(summary, now);
+            self.report_one(summary, server_file, &assessment, false, now);
+        }
         let trusted = generation.store.certificates();
         // To assess ten thousand certificates takes a while, and most often none ends soon.
         if !trusted.iter().any(|loaded| ends_soon(loaded.certificate.validity(), now)) {
@@ -88,7 +90,7 @@ impl ExpiryLog {
             let trusted = generation.store.certificates().iter();
             let known: HashSet<_> = trusted
                 .map(|loaded| loaded.certificate.summary().fingerprint)
-                .chain([generation.identity.summary.fingerprint])
+                .chain(generation.identity.iter().map(|identity| identity.summary.fingerprint))
                 .collect();
             self.0.retain(|fingerprint, _| known.contains(fingerprint));
         }

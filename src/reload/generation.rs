@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::UnixTime;
-use rustls::server::{ProducesTickets, StoresServerSessions};
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, StoresServerSessions};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{ServerConfig, crypto};
 
@@ -21,7 +21,8 @@ pub(crate) struct Generation {
     /// 1 at start, one more at each change.
     pub(crate) number: u64,
     pub(crate) store: Arc<TrustStore>,
-    pub(crate) identity: Arc<ServerIdentity>,
+    /// `None` until the first pair has been issued: every handshake is rejected.
+    pub(crate) identity: Option<Arc<ServerIdentity>>,
     pub(crate) tls: Arc<ServerConfig>,
     /// The certificates that were valid when it was made.
     pub(super) active: HashSet<(Role, Fingerprint)>,
@@ -44,6 +45,16 @@ impl TimeProvider for Time {
     }
 }
 
+/// Presents nothing, so that no handshake succeeds.
+#[derive(Debug)]
+struct NoServerCertificate;
+
+impl ResolvesServerCert for NoServerCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+}
+
 impl GenerationBuilder {
     /// Builds a generation, and probes that it rejects a client without a certificate. Sessions of
     /// `resumable` can be resumed in it: only its predecessor, and only if no certificate was
@@ -52,18 +63,20 @@ impl GenerationBuilder {
         &self,
         number: u64,
         store: Arc<TrustStore>,
-        identity: Arc<ServerIdentity>,
+        identity: Option<Arc<ServerIdentity>>,
         resumable: Option<&Generation>,
     ) -> Result<Generation, rustls::Error> {
         let now = crate::clock::unix_now(self.clock.as_ref());
         let time = Arc::new(Time(Arc::clone(&self.clock)));
         let provider = Arc::clone(&self.provider);
+        let resolver: Arc<dyn ResolvesServerCert> = match &identity {
+            Some(identity) => Arc::new(SingleCertAndKey::from(Arc::clone(&identity.certified_key))),
+            None => Arc::new(NoServerCertificate),
+        };
         let mut tls = ServerConfig::builder_with_details(provider, time)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(Arc::new(PinnedClientVerifier::new(Arc::clone(&store))))
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
-                &identity.certified_key,
-            ))));
+            .with_cert_resolver(resolver);
         // The provider's order of cipher suites counts, not the client's.
         tls.ignore_client_order = true;
         // rustls sends two by default, which cost twice, and most are never used.
@@ -79,8 +92,10 @@ impl GenerationBuilder {
         tls.ticketer = ticketer;
         tls.session_storage = sessions;
         let tls = Arc::new(tls);
-        probe_rejects_anonymous_client(&tls, &self.provider)
-            .map_err(|probe_error| rustls::Error::General(probe_error.to_string()))?;
+        if identity.is_some() {
+            probe_rejects_anonymous_client(&tls, &self.provider)
+                .map_err(|probe_error| rustls::Error::General(probe_error.to_string()))?;
+        }
         let active = active(&store, now);
         Ok(Generation { number, store, identity, tls, active })
     }

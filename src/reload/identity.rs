@@ -29,6 +29,8 @@ pub(crate) struct ServerIdentity {
 pub(super) struct IdentityFiles {
     pub(super) certificate: PemSource,
     pub(super) key: PemSource,
+    /// True if the server may start without them: they have been ordered.
+    pub(super) is_awaited: bool,
     /// Of the pair that was read last.
     digest: Option<Fingerprint>,
     /// Of the pair in `good`.
@@ -39,10 +41,11 @@ pub(super) struct IdentityFiles {
 }
 
 impl IdentityFiles {
-    pub(super) fn new(certificate: PemSource, key: PemSource) -> Self {
+    pub(super) fn new(certificate: PemSource, key: PemSource, is_awaited: bool) -> Self {
         Self {
             certificate,
             key,
+            is_awaited,
             digest: None,
             good_digest: None,
             good: None,
@@ -63,6 +66,7 @@ impl IdentityFiles {
 
     /// Reads both files. A pair that does not load, or does not belong together, changes nothing.
     pub(super) fn read(&mut self, provider: &CryptoProvider) {
+        let is_yet_to_come = self.is_awaited && self.good.is_none();
         let mut errors = Vec::new();
         let mut contents = Vec::new();
         for source in [&self.certificate, &self.key] {
@@ -72,6 +76,7 @@ impl IdentityFiles {
                     errors.push(Problem::in_pem(source.path(), &error));
                 }
                 Ok(bytes) => contents.push(bytes),
+                Err(error) if is_yet_to_come && error.is_not_found() => {}
                 Err(error) => errors.push(Problem::unreadable(source.path(), &error)),
             }
         }

@@ -16,6 +16,18 @@ const RENEWAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// AWS's support page allows no longer keys.
 const MAX_RSA_BITS: usize = 2048;
 
+/// What is wrong with a chain that is only the server's own certificate.
+pub(crate) const INCOMPLETE_CHAIN: &str = "the chain ends with the server's own certificate";
+
+/// A function that judges a chain, which begins with the server's own certificate.
+pub(super) type Judge = fn(
+    &Path,
+    &[CertificateDer<'static>],
+    &[ServerName<'_>],
+    &WebPkiSupportedAlgorithms,
+    UnixTime,
+) -> Vec<Problem>;
+
 /// Judges a chain that begins with the server's own certificate.
 pub(super) fn judge(
     file: &Path,
@@ -24,18 +36,24 @@ pub(super) fn judge(
     algorithms: &WebPkiSupportedAlgorithms,
     now: UnixTime,
 ) -> Vec<Problem> {
-    let mut parsed = Vec::new();
-    for (at, der) in chain.iter().enumerate() {
-        match Certificate::parse(der.clone()) {
-            Ok(certificate) => parsed.push(certificate),
-            Err(kind) => {
-                let message = format!("certificate {} of the chain: {kind}", at + 1);
-                let remedy = "take it out if it does not belong to the chain, or get it again from \
-                    its issuer";
-                return vec![Problem::warning(file, message, remedy)];
-            }
-        }
-    }
+    let mut problems = misfits(file, chain, names, algorithms, now);
+    // A chain that cannot be parsed is reported already.
+    problems.extend(parse(file, chain).map(|parsed| ends(file, &parsed, now)).unwrap_or_default());
+    problems
+}
+
+/// What is wrong with a chain, except that it ends soon.
+pub(crate) fn misfits(
+    file: &Path,
+    chain: &[CertificateDer<'static>],
+    names: &[ServerName<'_>],
+    algorithms: &WebPkiSupportedAlgorithms,
+    now: UnixTime,
+) -> Vec<Problem> {
+    let parsed = match parse(file, chain) {
+        Ok(parsed) => parsed,
+        Err(problem) => return vec![problem],
+    };
     let mut problems = Vec::new();
     let mut warn = |message: String, remedy: &str| {
         problems.push(Problem::warning(file, message, remedy));
@@ -53,6 +71,40 @@ pub(super) fn judge(
         let remedy = "get certificate and intermediates again from their issuer";
         warn(format!("its chain does not hold: {}", in_words(&error)), remedy);
     }
+    if let Some(KeyKind::Rsa(bits)) = parsed.first().map(Certificate::key)
+        && bits > MAX_RSA_BITS
+    {
+        warn(
+            format!("its key is RSA {bits}: AWS's support page warns of more than {MAX_RSA_BITS}"),
+            "use RSA 2048, or ECDSA P-256",
+        );
+    }
+    for name in names {
+        if let Some(message) = chain.first().and_then(|leaf| name_mismatch(leaf, name)) {
+            warn(message, "get one whose subject alternative names hold the endpoint's name");
+        }
+    }
+    problems
+}
+
+fn parse(file: &Path, chain: &[CertificateDer<'static>]) -> Result<Vec<Certificate>, Problem> {
+    let parse = |(at, der): (usize, &CertificateDer<'static>)| {
+        Certificate::parse(der.clone()).map_err(|kind| {
+            let message = format!("certificate {} of the chain: {kind}", at + 1);
+            let remedy =
+                "take it out if it does not belong to the chain, or get it again from its issuer";
+            Problem::warning(file, message, remedy)
+        })
+    };
+    chain.iter().enumerate().map(parse).collect()
+}
+
+/// The parts of a chain that end soon.
+fn ends(file: &Path, parsed: &[Certificate], now: UnixTime) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut warn = |message: String, remedy: &str| {
+        problems.push(Problem::warning(file, message, remedy));
+    };
     for (at, certificate) in parsed.iter().enumerate() {
         let whose = if at == 0 { "the server's certificate" } else { "an intermediate" };
         let validity = certificate.validity();
@@ -66,19 +118,6 @@ pub(super) fn judge(
                 warn(format!("{whose} ended at {end}"), "get the issuer's current chain");
             }
             _ => {}
-        }
-    }
-    if let Some(KeyKind::Rsa(bits)) = parsed.first().map(Certificate::key)
-        && bits > MAX_RSA_BITS
-    {
-        warn(
-            format!("its key is RSA {bits}: AWS's support page warns of more than {MAX_RSA_BITS}"),
-            "use RSA 2048, or ECDSA P-256",
-        );
-    }
-    for name in names {
-        if let Some(message) = chain.first().and_then(|leaf| name_mismatch(leaf, name)) {
-            warn(message, "get one whose subject alternative names hold the endpoint's name");
         }
     }
     problems
@@ -97,7 +136,7 @@ fn order(chain: &[Certificate]) -> Option<(String, &'static str)> {
         ));
     }
     if chain.len() == 1 {
-        return Some(("the chain ends with the server's own certificate".to_owned(), APPEND));
+        return Some((INCOMPLETE_CHAIN.to_owned(), APPEND));
     }
     for (at, pair) in chain.windows(2).enumerate() {
         let [issued, issuer] = pair else { continue };

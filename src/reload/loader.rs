@@ -10,7 +10,7 @@ use rustls::pki_types::{ServerName, UnixTime};
 use crate::clock::{self, Clock};
 use crate::reload::generation::{Generation, GenerationBuilder};
 use crate::reload::identity::{IdentityFiles, ServerIdentity};
-use crate::reload::judge::judge;
+use crate::reload::judge::{Judge, judge, misfits};
 use crate::reload::problem::{Problem, Severity};
 use crate::reload::read::PemSource;
 use crate::reload::source::Source;
@@ -25,6 +25,8 @@ use crate::trust::{
 pub(crate) struct Material {
     pub(crate) certificate: PemSource,
     pub(crate) key: PemSource,
+    /// The pair may not be there yet: it has been ordered.
+    pub(crate) is_pair_awaited: bool,
     /// In the order in which they were given.
     pub(crate) trust: Vec<(Role, PemSource)>,
 }
@@ -44,10 +46,10 @@ impl Loader {
         provider: Arc<CryptoProvider>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let Material { certificate, key, trust } = material;
+        let Material { certificate, key, is_pair_awaited, trust } = material;
         let mut loader = Self {
             sources: trust.into_iter().map(|(role, origin)| Source::new(role, origin)).collect(),
-            identity: IdentityFiles::new(certificate, key),
+            identity: IdentityFiles::new(certificate, key, is_pair_awaited),
             builder: GenerationBuilder { provider, clock },
         };
         loader.read(&ReadContext { is_first: true, being_written: &BeingWritten::default() });
@@ -120,17 +122,23 @@ impl Loader {
     }
 
     /// The same, with what API Gateway objects to in the server's own certificate. The published
-    /// example is exempt: no API Gateway ever calls it.
+    /// example is exempt: no API Gateway ever calls it. An ordered one renews itself: that it ends
+    /// soon is no news.
     pub(super) fn problems_while_serving(&self) -> Vec<Problem> {
         let mut problems = self.problems();
         if self.identity().is_some_and(|identity| !identity.is_example) {
-            problems.extend(self.judge(&[]));
+            let judge = if self.identity.is_awaited { misfits } else { judge };
+            problems.extend(self.judge_by(judge, &[]));
         }
         problems
     }
 
     /// What API Gateway objects to in the server's own certificate, under these names.
     pub(crate) fn judge(&self, names: &[ServerName<'_>]) -> Vec<Problem> {
+        self.judge_by(judge, names)
+    }
+
+    fn judge_by(&self, judge: Judge, names: &[ServerName<'_>]) -> Vec<Problem> {
         let Some(identity) = self.identity() else { return Vec::new() };
         judge(
             self.identity.certificate.path(),
@@ -147,13 +155,15 @@ impl Loader {
     /// Why a server cannot start.
     pub(crate) fn first_generation(&self) -> Result<Generation, NotStartable> {
         let now = clock::unix_now(self.builder.clock.as_ref());
-        let identity = self.identity().ok_or(NotStartable::NoServerCertificate)?;
+        let identity = self.identity().cloned();
+        if identity.is_none() && !self.identity.is_awaited {
+            return Err(NotStartable::NoServerCertificate);
+        }
         let store = self.store(None);
         let is_expired = |validity: Validity| matches!(validity.at(now), ValidityState::Expired(_));
         if store.certificates().iter().all(|loaded| is_expired(loaded.certificate.validity())) {
             return Err(NotStartable::NobodyTrusted);
         }
-        let identity = Arc::clone(identity);
         self.builder
             .make(1, Arc::new(store), identity, None)
             .map_err(|error| NotStartable::Tls(error.to_string()))
@@ -274,6 +284,7 @@ mod tests {
         let material = Material {
             certificate: at("server.pem", CERTIFICATE),
             key: bytes.clone(),
+            is_pair_awaited: false,
             // A key that was put among the certificates by mistake is read too.
             trust: vec![
                 (Role::Pin, at("a.pem", CLIENT)),

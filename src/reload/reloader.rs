@@ -226,8 +226,9 @@ impl Reload {
         self.probe_error = None;
         let now = clock::unix_now(self.loader.builder.clock.as_ref());
         let before = self.current.newest();
-        let identity = self.loader.identity().unwrap_or(&before.identity);
-        let has_new_identity = !Arc::ptr_eq(identity, &before.identity);
+        let identity = self.loader.identity().or(before.identity.as_ref());
+        let has_new_identity =
+            identity.map(Arc::as_ptr) != before.identity.as_ref().map(Arc::as_ptr);
         // The end of a chain changes no store, but its sessions must not be resumed.
         let has_chain_expired =
             self.current.first_chain_end().is_some_and(|end| end <= now.as_secs());
@@ -245,8 +246,7 @@ impl Reload {
         let removes_any = change.removes_any() || has_chain_expired;
         let number = before.number + 1;
         let resumable = (!removes_any).then_some(before.as_ref());
-        let made =
-            self.loader.builder.make(number, Arc::new(store), Arc::clone(identity), resumable);
+        let made = self.loader.builder.make(number, Arc::new(store), identity.cloned(), resumable);
         let generation = match made {
             Ok(generation) => generation,
             Err(error) => {
@@ -316,7 +316,8 @@ impl Reload {
 }
 
 fn log_new_identity(generation: &Generation) {
-    let summary = &generation.identity.summary;
+    let Some(identity) = &generation.identity else { return };
+    let summary = &identity.summary;
     info!(
         generation = generation.number,
         fingerprint = %summary.fingerprint,

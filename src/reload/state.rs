@@ -78,8 +78,10 @@ pub(super) fn report_generation(generation: &Generation) {
     #[expect(clippy::cast_precision_loss, reason = "see above")]
     let as_f64 = |number: u64| number as f64;
     gauge!("portcullis_trust_generation").set(as_f64(generation.number));
-    let not_after = generation.identity.summary.validity.not_after.as_secs();
-    gauge!("portcullis_server_certificate_expiration_timestamp_seconds").set(as_f64(not_after));
+    if let Some(identity) = &generation.identity {
+        let not_after = identity.summary.validity.not_after.as_secs();
+        gauge!("portcullis_server_certificate_expiration_timestamp_seconds").set(as_f64(not_after));
+    }
 }
 
 /// Describes each of these metrics, and starts the counters at zero.

@@ -80,6 +80,8 @@ impl Config {
             reload_requests,
             limits: self.limits,
             shutdown_delay: self.shutdown_delay,
+            #[cfg(feature = "acme")]
+            acme: self.acme,
         })
     }
 

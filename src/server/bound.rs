@@ -19,6 +19,8 @@ use crate::reload::{Reload, ReloadRequest};
 use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::accept::pending::Pending;
 use crate::server::accept::{self, Acceptor};
+#[cfg(feature = "acme")]
+use crate::server::acme_link::AcmeLink;
 use crate::server::handle::Handle;
 use crate::server::http::failure_log::FailureLog;
 use crate::server::limits::Limits;
@@ -39,6 +41,8 @@ pub struct Bound {
     pub(super) limits: Limits,
     pub(super) shutdown_delay: Duration,
     pub(super) server_file: PathBuf,
+    #[cfg(feature = "acme")]
+    pub(super) acme: Option<Arc<AcmeLink>>,
 }
 
 impl fmt::Debug for Bound {
@@ -82,6 +86,10 @@ impl Bound {
             pending: Arc::new(Pending::new(self.limits.max_handshakes)),
             limiter: HandshakeLimiter::new(self.limits.handshakes_at_once, Arc::clone(&meters)),
             connection_permits: Arc::new(Semaphore::new(self.limits.max_connections)),
+            #[cfg(feature = "acme")]
+            challenges: self.acme.as_ref().map(|link| Arc::clone(&link.challenges)),
+            #[cfg(not(feature = "acme"))]
+            challenges: None,
             limits: self.limits.clone(),
             meters,
             rejections: Arc::new(RejectionLog::new(Arc::clone(&results))),
@@ -110,6 +118,8 @@ impl Bound {
             meters: Arc::clone(&acceptor.meters),
             rejections: Arc::clone(&acceptor.rejections),
             server_file: self.server_file.into(),
+            #[cfg(feature = "acme")]
+            acme: self.acme,
         };
         Running { handle, task: tokio::spawn(stopped.run()) }
     }

@@ -10,6 +10,8 @@ use tokio::sync::Semaphore;
 use crate::clock::{Clock, SystemClock};
 use crate::reload::{Material, PemSource};
 use crate::server::accept::cidr::Cidr;
+#[cfg(feature = "acme")]
+use crate::server::acme_link::AcmeLink;
 use crate::server::limits::Limits;
 use crate::trust::Role;
 
@@ -25,6 +27,8 @@ pub struct Config {
     pub(super) shutdown_delay: Duration,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Clock>,
+    #[cfg(feature = "acme")]
+    pub(super) acme: Option<Arc<AcmeLink>>,
 }
 
 impl Config {
@@ -47,11 +51,13 @@ impl Config {
     fn from_sources(certificate: PemSource, key: PemSource) -> Self {
         Self {
             listen: Vec::new(),
-            material: Material { certificate, key, trust: Vec::new() },
+            material: Material { certificate, key, is_pair_awaited: false, trust: Vec::new() },
             poll_interval: Duration::from_secs(5),
             shutdown_delay: Duration::ZERO,
             limits: Limits::default(),
             clock: Arc::new(SystemClock),
+            #[cfg(feature = "acme")]
+            acme: None,
         }
     }
 

@@ -8,6 +8,8 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::reload::{Current, Problem, ReloadRequest, ScanResults};
+#[cfg(feature = "acme")]
+use crate::server::acme_link::AcmeLink;
 use crate::server::meters::Meters;
 use crate::server::rejections::RejectionLog;
 use crate::server::stop::Stop;
@@ -23,6 +25,8 @@ pub struct Handle {
     pub(super) rejections: Arc<RejectionLog>,
     pub(super) since: SystemTime,
     pub(super) server_file: Arc<Path>,
+    #[cfg(feature = "acme")]
+    pub(super) acme: Option<Arc<AcmeLink>>,
 }
 
 impl fmt::Debug for Handle {

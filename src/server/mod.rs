@@ -10,6 +10,8 @@
 //! Both wings use the leaf files beside them (limits, phase, meters, rejections, tls_stream).
 
 pub(crate) mod accept;
+#[cfg(feature = "acme")]
+mod acme_link;
 mod bind;
 mod bound;
 mod buffered;
@@ -27,10 +29,16 @@ mod snapshot;
 mod stop;
 mod tls_stream;
 
+#[cfg(feature = "acme")]
+pub(crate) use accept::acme::{Challenges, Validation};
 pub use accept::cidr::Cidr;
 #[cfg(feature = "cli")]
 pub(crate) use accept::pending::Pending;
-#[cfg(feature = "parts")]
+#[cfg(feature = "acme")]
+pub(crate) use acme_link::AcmeLink;
+#[cfg(feature = "acme")]
+pub use acme_link::{AcmeFailure, AcmeState};
+#[cfg(any(feature = "acme", feature = "parts"))]
 pub(crate) use bind::provider;
 pub use bind::{CheckReport, StartError};
 pub use bound::Bound;

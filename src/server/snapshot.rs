@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 use crate::reload::{Problem, ReloadState};
+#[cfg(feature = "acme")]
+use crate::server::acme_link::AcmeState;
 use crate::server::handle::Handle;
 use crate::server::meters::Handshakes;
 use crate::server::rejections::RejectedClient;
@@ -29,8 +31,11 @@ pub struct Snapshot {
     pub generation: u64,
     /// The number of admitted connections that are open.
     pub connections: usize,
-    /// The server's own certificate.
-    pub server: ServerCertificate,
+    /// The server's own certificate; `None` until the first one has been issued.
+    pub server: Option<ServerCertificate>,
+    /// How ordering it goes, where an ACME directory issues it.
+    #[cfg(feature = "acme")]
+    pub acme: Option<AcmeState>,
     /// Every trusted certificate, once for each role, in the order of the files.
     pub trusted: Vec<TrustedCertificate>,
     /// The results of the reloads so far.
@@ -55,6 +60,8 @@ pub enum NotReady {
     ServerCertificateNotYetValid,
     /// No trusted certificate is valid now.
     NoValidTrust,
+    /// The first certificate of its own has not been issued yet.
+    NoServerCertificate,
 }
 
 impl NotReady {
@@ -67,6 +74,9 @@ impl NotReady {
             }
             Self::ServerCertificateNotYetValid => {
                 "the server's certificate is not yet valid: if it should be, set the clock"
+            }
+            Self::NoServerCertificate => {
+                "there is no server certificate yet: it is being ordered; the log has the failures"
             }
             Self::NoValidTrust => {
                 "no client certificate and no CA is valid now: put one into a --trust path"
@@ -131,7 +141,10 @@ impl Handle {
         if self.stop.has_begun() {
             return Some(NotReady::Stopping);
         }
-        match generation.identity.summary.validity.at(now) {
+        let Some(identity) = &generation.identity else {
+            return Some(NotReady::NoServerCertificate);
+        };
+        match identity.summary.validity.at(now) {
             ValidityState::Expired(_) => Some(NotReady::ServerCertificateExpired),
             ValidityState::NotYetValid(_) => Some(NotReady::ServerCertificateNotYetValid),
             ValidityState::Valid(_) if generation.store.is_usable(now) => None,
@@ -149,6 +162,8 @@ impl Handle {
             generation: generation.number,
             connections: self.current.live_count(),
             server: self.server_certificate(),
+            #[cfg(feature = "acme")]
+            acme: self.acme.as_ref().map(|link| link.state()),
             trusted: self.trusted(),
             reload: self.results.state(),
             problems: self.results.problems(),
@@ -161,13 +176,14 @@ impl Handle {
     /// the recorder is read. A recorder that keeps its series still has those of certificates that
     /// were removed since.
     pub fn report_certificates(&self) {
-        report_certificates(&self.trusted(), &self.server_certificate());
+        report_certificates(&self.trusted(), self.server_certificate().as_ref());
     }
 
     /// The server's own certificate.
-    pub fn server_certificate(&self) -> ServerCertificate {
-        let summary = &self.current.newest().identity.summary;
-        ServerCertificate::new(&self.server_file, summary, self.current.clock().now())
+    pub fn server_certificate(&self) -> Option<ServerCertificate> {
+        let generation = self.current.newest();
+        let summary = &generation.identity.as_ref()?.summary;
+        Some(ServerCertificate::new(&self.server_file, summary, self.current.clock().now()))
     }
 
     /// Every trusted certificate, its usage and what to do about it.
@@ -210,9 +226,11 @@ impl ServerCertificate {
 }
 
 /// Updates the metrics of each trusted certificate. Both roles of one file make one series.
-fn report_certificates(trusted: &[TrustedCertificate], server: &ServerCertificate) {
+fn report_certificates(trusted: &[TrustedCertificate], server: Option<&ServerCertificate>) {
     describe_certificates();
-    gauge!("portcullis_server_certificate_urgency").set(server.assessment.urgency as u8);
+    if let Some(server) = server {
+        gauge!("portcullis_server_certificate_urgency").set(server.assessment.urgency as u8);
+    }
     let mut urgencies = BTreeMap::<_, Urgency>::new();
     for certificate in trusted {
         let key = (certificate.fingerprint, &certificate.file);

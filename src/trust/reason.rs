@@ -38,11 +38,13 @@ pub enum Reason {
     TooManyHandshakes,
     /// It came past the load balancer, or the load balancer sent no PROXY protocol v2 header.
     ProxyProtocol,
+    /// The server's own certificate has not been issued yet.
+    NoServerCertificate,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoCertificate,
         Self::UnknownCertificate,
         Self::Expired,
@@ -58,6 +60,7 @@ impl Reason {
         Self::TooManyConnections,
         Self::TooManyHandshakes,
         Self::ProxyProtocol,
+        Self::NoServerCertificate,
     ];
 
     /// Its stable name in logs and metrics.
@@ -78,6 +81,7 @@ impl Reason {
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyHandshakes => "too_many_handshakes",
             Self::ProxyProtocol => "proxy_protocol",
+            Self::NoServerCertificate => "no_server_certificate",
         }
     }
 
@@ -111,6 +115,9 @@ impl Reason {
             Self::TooManyConnections => "raise --max-connections",
             Self::TooManyHandshakes => {
                 "raise --max-handshakes, and the limit on open files, if it is a slow, honest client"
+            }
+            Self::NoServerCertificate => {
+                "wait for the first certificate; acme_order_failed tells why there is none"
             }
             Self::ProxyProtocol => {
                 "if it is the load balancer, give its addresses by --proxy-protocol-from, and have \

@@ -1,5 +1,6 @@
 //! The flags of `serve`, grouped as in its help.
 
+mod acme;
 mod bounds;
 mod observability;
 
@@ -14,6 +15,7 @@ use super::upstream::ServiceArgs;
 use super::values::{ListenAddress, listen_address, path, positive};
 use crate::service::Upstream;
 use crate::{Cidr, Config};
+use acme::AcmeFlags;
 pub(super) use bounds::{Limits, Shutdown, Timeouts};
 pub(super) use observability::{LogFlags, LogFormat, Observability, Switch};
 
@@ -87,21 +89,38 @@ pub(in crate::cli) struct ServerCertificateFlags {
         long,
         value_name = "FILE",
         env = "PORTCULLIS_CERT",
+        required_unless_present = "acme_domain",
         value_parser = path(),
         long_help = "Certificate chain of the server, in PEM: its own certificate first, then the \
                      intermediate ones. A change of the file is loaded without a restart"
     )]
-    pub(in crate::cli) cert: PathBuf,
+    pub(in crate::cli) cert: Option<PathBuf>,
 
     /// Private key of the server, in PEM
     #[arg(
         long,
         value_name = "FILE",
         env = "PORTCULLIS_KEY",
+        required_unless_present = "acme_domain",
         value_parser = path(),
         long_help = "Private key of the server, in PEM: PKCS#8, PKCS#1 or SEC1, not encrypted"
     )]
-    pub(in crate::cli) key: PathBuf,
+    pub(in crate::cli) key: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(in crate::cli) acme: AcmeFlags,
+}
+
+impl ServerCertificateFlags {
+    /// Where the certificate and its key are, or will be.
+    fn pair(&self) -> (PathBuf, PathBuf) {
+        #[cfg(feature = "acme")]
+        if let Some(cache) = self.acme.acme_cache.as_ref().filter(|_| self.acme.is_used()) {
+            let pair = crate::acme::pair(cache);
+            return (pair.clone(), pair);
+        }
+        (self.cert.clone().unwrap_or_default(), self.key.clone().unwrap_or_default())
+    }
 }
 
 #[derive(Args, Debug)]
@@ -147,6 +166,9 @@ pub(in crate::cli) struct TrustedClients {
 impl Serve {
     /// Checks flags that need another one.
     pub(in crate::cli) fn validate(&self) -> Result<(), clap::Error> {
+        self.server_certificate.acme.validate().map_err(|problem| {
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{problem}\n"))
+        })?;
         if self.listening.proxy_protocol || self.listening.proxy_protocol_from.is_empty() {
             return Ok(());
         }
@@ -158,8 +180,8 @@ impl Serve {
     /// The server that these flags describe.
     pub(in crate::cli) fn config(&self) -> Config {
         let (timeouts, limits) = (&self.timeouts, &self.limits);
-        let files = &self.server_certificate;
-        let mut config = Config::new(&files.cert, &files.key)
+        let (cert, key) = self.server_certificate.pair();
+        let mut config = Config::new(cert, key)
             .poll_interval(self.trusted_clients.poll_interval)
             .handshake_timeout(timeouts.handshake_timeout)
             .idle_timeout(timeouts.idle_timeout)
@@ -195,20 +217,39 @@ impl Serve {
         for path in &self.trusted_clients.trust_ca {
             config = config.trust_ca(path);
         }
+        #[cfg(feature = "acme")]
+        if self.server_certificate.acme.is_used() {
+            config = config.with_awaited_pair();
+        }
         config
+    }
+
+    /// What is ordered, where the certificate renews itself.
+    #[cfg(feature = "acme")]
+    pub(in crate::cli) fn acme(&self) -> Option<crate::acme::Settings> {
+        self.server_certificate.acme.settings(self.listening.proxy_protocol)
     }
 
     /// The access that the process needs once it runs.
     pub(in crate::cli) fn access(&self) -> Access {
-        let own = [&self.server_certificate.cert, &self.server_certificate.key];
+        let (cert, key) = self.server_certificate.pair();
         let trusted = self.trusted_clients.trust.iter().chain(&self.trusted_clients.trust_ca);
-        let read = own.into_iter().chain(trusted).cloned().collect();
+        let read = [cert, key].into_iter().chain(trusted.cloned()).collect();
         let upstream = self.service.upstream.as_ref();
-        Access {
+        let mut access = Access {
             read,
+            write: Vec::new(),
             connect: upstream.and_then(Upstream::port).into_iter().collect(),
             resolves: upstream.is_some_and(Upstream::is_name),
             metrics: self.observability.admin.is_some(),
+        };
+        let acme = &self.server_certificate.acme;
+        if acme.is_used() {
+            const HTTPS: u16 = 443;
+            access.write.extend(acme.acme_cache.clone());
+            access.connect.push(acme.acme_directory.port_u16().unwrap_or(HTTPS));
+            access.resolves = true;
         }
+        access
     }
 }

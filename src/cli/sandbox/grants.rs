@@ -39,6 +39,8 @@ pub(super) struct Grants {
     pub(super) read: BTreeSet<PathBuf>,
     /// Directories whose files can be read and listed.
     pub(super) list: BTreeSet<PathBuf>,
+    /// Directories whose files can also be written, made and removed.
+    pub(super) write: BTreeSet<PathBuf>,
     /// TCP ports to connect to.
     pub(super) connect: BTreeSet<u16>,
 }
@@ -46,8 +48,11 @@ pub(super) struct Grants {
 impl Grants {
     /// The least with which files can be renewed by renaming.
     pub(super) fn new(access: &Access) -> Self {
-        let mut grants =
-            Self { connect: access.connect.iter().copied().collect(), ..Self::default() };
+        let mut grants = Self {
+            write: access.write.iter().cloned().collect(),
+            connect: access.connect.iter().copied().collect(),
+            ..Self::default()
+        };
         for path in &access.read {
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
             let links = entries.map(|entry| entry.path()).filter(|path| path.is_symlink());

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::reload::Current;
+use crate::server::accept::acme::{self, Challenges};
 use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::buffered::BufferedWriter;
 use crate::server::rejections::Rejection;
@@ -32,6 +33,9 @@ pub(in crate::server) enum HandshakeError {
     /// The client was rejected. The socket, where there is one, still carries an alert or a
     /// response.
     Rejected(Box<Rejection>, Option<BufferedWriter>),
+    /// It was a validation by an ACME directory, which is done and closed.
+    #[cfg_attr(not(feature = "acme"), expect(dead_code, reason = "nothing is ever validated"))]
+    Validation,
 }
 
 impl From<Reason> for HandshakeError {
@@ -58,6 +62,7 @@ pub(in crate::server) async fn perform(
     socket: TcpStream,
     first: &[u8],
     current: &Current,
+    challenges: Option<&Challenges>,
     limiter: &HandshakeLimiter,
     deadline: Instant,
 ) -> Result<(TlsStream, Duration), HandshakeError> {
@@ -65,8 +70,13 @@ pub(in crate::server) async fn perform(
         return Err(respond_to_plain_http(socket, first).await);
     }
     let began = Instant::now();
-    let acceptor = TlsAcceptor::from(current.newest().tls.clone());
-    let mut accept = acceptor.accept(BufferedWriter::new(socket)).into_fallible();
+    let accept = match challenges.filter(|challenges| challenges.is_open()) {
+        None => TlsAcceptor::from(current.newest().tls.clone()).accept(BufferedWriter::new(socket)),
+        Some(challenges) => {
+            Box::pin(acme::begin(socket, challenges, current, limiter, deadline)).await?
+        }
+    };
+    let mut accept = accept.into_fallible();
     let mut verdict = None;
     // The verifier runs within a poll and leaves its verdict in a slot of the thread.
     let accepted = limiter.run(&mut accept, || verdict = take_rejection().or(verdict.take()));
@@ -78,10 +88,17 @@ pub(in crate::server) async fn perform(
         Ok(Err(failed)) => failed,
         Err(_) => return Err(Reason::HandshakeTimeout.into()),
     };
-    Err(HandshakeError::Rejected(Box::new(classify(&error, verdict)), Some(socket)))
+    let mut rejection = Box::new(classify(&error, verdict));
+    if current.newest().identity.is_none() && rejection.reason == Reason::TlsError {
+        rejection.reason = Reason::NoServerCertificate;
+    }
+    Err(HandshakeError::Rejected(rejection, Some(socket)))
 }
 
-fn classify(error: &io::Error, verdict: Option<(Reason, PresentedCertificate)>) -> Rejection {
+pub(super) fn classify(
+    error: &io::Error,
+    verdict: Option<(Reason, PresentedCertificate)>,
+) -> Rejection {
     if let Some((reason, presented)) = verdict {
         return Rejection { reason, presented: Some(presented), detail: None };
     }

@@ -1,5 +1,7 @@
 //! A socket until its client is admitted.
 
+#[cfg_attr(not(feature = "acme"), path = "no_acme.rs")]
+pub(super) mod acme;
 pub(super) mod cidr;
 mod handshake;
 pub(super) mod limiter;
@@ -20,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use crate::reload::{Admission, Current};
+use crate::server::accept::acme::Challenges;
 use crate::server::accept::handshake::HandshakeError;
 use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::accept::pending::{Pending, Place};
@@ -44,6 +47,7 @@ const RETRY_DELAY_AFTER_DROP: Duration = Duration::from_millis(5);
 pub(in crate::server) struct Acceptor<S> {
     pub(in crate::server) service: Arc<S>,
     pub(in crate::server) current: Arc<Current>,
+    pub(in crate::server) challenges: Option<Arc<Challenges>>,
     pub(in crate::server) limits: Limits,
     pub(in crate::server) pending: Arc<Pending>,
     pub(in crate::server) limiter: HandshakeLimiter,
@@ -142,6 +146,7 @@ async fn serve<S: HttpService>(
     drop(place);
     let (tls, handshake_duration) = match established {
         Ok(established) => established,
+        Err(HandshakeError::Validation) => return debug!(%peer, "acme_validation"),
         Err(HandshakeError::LeftSilently) => return debug!(%peer, "left_without_a_word"),
         Err(HandshakeError::Rejected(rejection, socket)) => {
             acceptor.reject(peer, *rejection);
@@ -201,7 +206,8 @@ async fn establish<S>(
     let mut first = [0; 8];
     let first = handshake::peek_first_bytes(&socket, &mut first, deadline).await?;
     has_begun();
-    let Acceptor { current, limiter, .. } = acceptor;
+    let Acceptor { current, challenges, limiter, .. } = acceptor;
+    let challenges = challenges.as_deref();
     // Boxed, so that a connection that waits for its first byte takes little memory.
-    Box::pin(handshake::perform(socket, first, current, limiter, deadline)).await
+    Box::pin(handshake::perform(socket, first, current, challenges, limiter, deadline)).await
 }

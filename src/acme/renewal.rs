@@ -1,0 +1,259 @@
+//! When it is time: order, judge, store, have it become active.
+
+use std::time::{Duration, SystemTime};
+
+use instant_acme::{CertificateIdentifier, Error};
+use metrics::{counter, gauge};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::order::{Client, Issued};
+use super::schedule::{self, History};
+use super::{Acme, Again, Failure, Step, certificate, client, seconds};
+use crate::Handle;
+use crate::fields::List;
+use crate::server::{AcmeFailure, AcmeState};
+use crate::trust::{rfc3339, unix_time};
+
+/// However far the next attempt is, the clock is looked at so often: it may be set meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// So often is an order begun again at once, where the directory's answer asks for that.
+const MOST_AT_ONCE: usize = 8;
+
+/// Orders when it is time.
+pub(super) struct Renewal<'a> {
+    acme: &'a Acme,
+    handle: &'a Handle,
+    history: History,
+    /// When renewal information is fetched next.
+    next_ari: u64,
+}
+
+/// The certificate that the server presents.
+struct Active {
+    chain: Vec<CertificateDer<'static>>,
+    fingerprint: String,
+    not_before: u64,
+    not_after: u64,
+    covers_all: bool,
+    identifier: Option<CertificateIdentifier<'static>>,
+}
+
+impl<'a> Renewal<'a> {
+    pub(super) fn new(acme: &'a Acme, handle: &'a Handle, history: History) -> Self {
+        Self { acme, handle, history, next_ari: 0 }
+    }
+
+    /// Keeps the certificate current, for ever.
+    pub(super) async fn run(mut self) {
+        loop {
+            let now = seconds(SystemTime::now());
+            self.history.forget_impossible_pause(now);
+            let active = self.active();
+            if let Some(active) = active.as_ref().filter(|it| it.covers_all)
+                && now >= self.next_ari
+            {
+                self.fetch_renewal_information(active, now).await;
+            }
+            let at = self.due(active.as_ref()).max(self.history.not_before);
+            self.publish(Some(at.max(now)));
+            if at <= now {
+                self.attempt(active.as_ref()).await;
+                continue;
+            }
+            let until = at.min(self.next_ari.max(now + 1));
+            sleep(Duration::from_secs(until - now).min(LONGEST_SLEEP)).await;
+        }
+    }
+
+    fn active(&self) -> Option<Active> {
+        let identity = self.handle.server_identity()?;
+        let chain = identity.certified_key.cert.clone();
+        let leaf = chain.first()?;
+        let domains = &self.acme.settings.domains;
+        let covers_all = certificate::covered(leaf, domains).len() == domains.len();
+        let validity = identity.summary.validity;
+        Some(Active {
+            fingerprint: identity.summary.fingerprint.to_string(),
+            not_before: validity.not_before.as_secs(),
+            not_after: validity.not_after.as_secs(),
+            covers_all,
+            identifier: certificate::identifier(leaf),
+            chain,
+        })
+    }
+
+    /// When an order is due, failures aside.
+    fn due(&self, active: Option<&Active>) -> u64 {
+        let Some(active) = active.filter(|active| active.covers_all) else { return 0 };
+        let by_window = self.history.renewal.as_ref();
+        match by_window.filter(|renewal| renewal.certificate == active.fingerprint) {
+            Some(renewal) => renewal.at,
+            None => schedule::renewal_by_lifetime(active.not_before, active.not_after),
+        }
+    }
+
+    /// Asks the directory when it wants the certificate renewed. (RFC 9773)
+    async fn fetch_renewal_information(&mut self, active: &Active, now: u64) {
+        self.next_ari = schedule::next_ari_after_failure(now);
+        let Some(identifier) = &active.identifier else { return };
+        let Ok(client) = self.client() else { return };
+        // What fails here fails an order too, and is named there.
+        let Ok(account) = client.account().await else { return };
+        match account.renewal_info(identifier).await {
+            Ok((info, asked)) => {
+                self.next_ari = schedule::next_ari(now, asked.as_secs());
+                let window = info.suggested_window;
+                let window = (seconds(window.start.into()), seconds(window.end.into()));
+                let before = self.history.renewal.as_ref();
+                let renewal = schedule::renewal_by_window(
+                    &active.fingerprint,
+                    active.not_after,
+                    window,
+                    before,
+                    random(),
+                );
+                if renewal != self.history.renewal {
+                    self.history.renewal = renewal;
+                    self.store_history();
+                }
+            }
+            Err(Error::Unsupported(_)) => self.next_ari = schedule::next_ari(now, u64::MAX),
+            Err(_) => {}
+        }
+    }
+
+    async fn attempt(&mut self, active: Option<&Active>) {
+        let result = match self.issue(active).await {
+            Ok(issued) => self.activate(&issued, active).await,
+            Err(failure) => Err(failure),
+        };
+        let now = seconds(SystemTime::now());
+        match result {
+            Ok(()) => {
+                counter!("portcullis_acme_orders_total", "result" => "success").increment(1);
+                self.history.record_success(now);
+                self.next_ari = schedule::next_ari(now, 0);
+                if let Some(active) = self.active() {
+                    info!(
+                        domains = List::new(&self.acme.settings.domains).field(),
+                        fingerprint = active.fingerprint,
+                        not_after = time(active.not_after),
+                        next_attempt = time(self.due(Some(&active))),
+                        "acme_certificate_issued"
+                    );
+                }
+            }
+            Err(failure) => {
+                counter!("portcullis_acme_orders_total", "result" => "failure").increment(1);
+                let next = self.history.record_failure(&failure, now, random());
+                error!(
+                    step = failure.step.as_str(),
+                    problem_type = failure.problem_type,
+                    detail = failure.detail,
+                    next_attempt = time(next),
+                    remedy = failure.step.remedy(),
+                    "acme_order_failed"
+                );
+            }
+        }
+        self.store_history();
+    }
+
+    /// Orders; begins again at once where that is what the directory's answer asks for.
+    async fn issue(&self, active: Option<&Active>) -> Result<Issued, Failure> {
+        let mut replaces = active.and_then(|active| active.identifier.clone());
+        let mut may_have_new_account = true;
+        for _ in 1..MOST_AT_ONCE {
+            let failure = match self.client()?.order(replaces.clone()).await {
+                Ok(issued) => return Ok(issued),
+                Err(failure) => failure,
+            };
+            match failure.again() {
+                Again::WithNewNonce => {}
+                Again::WithoutReplaces if replaces.is_some() => replaces = None,
+                Again::WithNewAccount if may_have_new_account => {
+                    may_have_new_account = false;
+                    let removed = self.acme.cache.remove_account();
+                    removed.map_err(|error| Failure::of_store(&error))?;
+                }
+                _ => return Err(failure),
+            }
+        }
+        self.client()?.order(replaces).await
+    }
+
+    /// Stores what was issued, and has it become active. Where it does not, the pair of before is
+    /// put back.
+    async fn activate(&self, issued: &Issued, active: Option<&Active>) -> Result<(), Failure> {
+        let cache = &self.acme.cache;
+        let chain = active.map(|active| active.chain.as_slice());
+        let now = unix_time(SystemTime::now());
+        let names = &self.acme.settings.domains;
+        let summary = certificate::check(issued, names, chain, &cache.pair(), now)?;
+        let before = cache.read_pair().map_err(|error| Failure::of_store(&error))?;
+        cache.write_pair(&issued.chain, &issued.key).map_err(|error| Failure::of_store(&error))?;
+        self.handle.reload().await;
+        let newest = self.handle.server_identity();
+        if newest.is_some_and(|newest| newest.summary.fingerprint == summary.fingerprint) {
+            return Ok(());
+        }
+        if let Some(before) = before {
+            cache.restore_pair(&before).map_err(|error| Failure::of_store(&error))?;
+        }
+        Err(Failure::new(Step::Activate, "the new pair did not become active"))
+    }
+
+    fn client(&self) -> Result<Client<'_>, Failure> {
+        let http = client::Http::new(self.acme.roots.clone());
+        Ok(Client {
+            settings: &self.acme.settings,
+            cache: &self.acme.cache,
+            challenges: &self.acme.link.challenges,
+            http: http.map_err(|error| Failure::new(Step::Directory, error.to_string()))?,
+        })
+    }
+
+    fn store_history(&self) {
+        if let Err(error) = self.acme.cache.write_history(&self.history) {
+            let remedy = "make room in --acme-cache: a restart would forget the pause";
+            warn!(%error, remedy, "acme_cache_not_written");
+        }
+    }
+
+    /// Tells the status page and the metrics.
+    fn publish(&self, next_attempt: Option<u64>) {
+        let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        if let Some(at) = next_attempt {
+            let at = Duration::from_secs(at).as_secs_f64();
+            gauge!("portcullis_acme_next_attempt_timestamp_seconds").set(at);
+        }
+        let last_failure = self.history.last_failure.as_ref().map(|failure| AcmeFailure {
+            at: time(failure.at),
+            step: failure.step.clone(),
+            problem_type: failure.problem_type.clone(),
+            detail: failure.detail.clone(),
+        });
+        self.acme.link.set_state(AcmeState {
+            domains: self.acme.settings.domains.clone(),
+            directory: self.acme.settings.directory.to_string(),
+            next_attempt: next_attempt.map(time),
+            last_issued: self.history.last_issued.map(time),
+            failures: self.history.failures,
+            last_failure,
+        });
+    }
+}
+
+fn time(seconds: u64) -> String {
+    rfc3339(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+}
+
+/// From 0 to 1.
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness there would be no TLS either.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}
