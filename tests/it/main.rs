@@ -9,6 +9,8 @@
     reason = "a test may fail"
 )]
 
+#[cfg(feature = "acme")]
+mod acme;
 mod admin;
 mod admission;
 mod binary;

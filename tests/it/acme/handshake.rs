@@ -1,0 +1,327 @@
+//! The handshake without a client certificate: who gets it, and that it leads nowhere.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, HandshakeKind, SignatureScheme,
+    SupportedProtocolVersion,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::directory::{Behaviour, Directory};
+use super::pebble::{DOMAIN, Site, admin, ask};
+use crate::support::pki::PKI;
+use crate::support::tls::{BOTH, Client};
+use crate::support::{DEADLINE, Portcullis, wait_for};
+
+const ACME: &str = "acme-tls/1";
+/// The OID of the extension that proves a name, as DER. (RFC 8737, 6.1)
+const PROOF: [u8; 10] = [6, 8, 0x2b, 6, 1, 5, 5, 7, 1, 0x1f];
+
+/// A server that presents a certificate for the name, and has it validated for the next one.
+struct Validating {
+    server: Portcullis,
+    admin: String,
+    _directory: Directory,
+    _site: Site,
+}
+
+impl Validating {
+    fn start() -> Self {
+        let directory = Directory::start(Behaviour::NeverValidates);
+        let site = Site::new();
+        fs::create_dir(site.cache()).unwrap();
+        fs::set_permissions(site.cache(), fs::Permissions::from_mode(0o700)).unwrap();
+        let pair = site.cache().join("certificate-and-key.pem");
+        fs::write(&pair, pair_for_the_name()).unwrap();
+        fs::set_permissions(&pair, fs::Permissions::from_mode(0o600)).unwrap();
+        let flags = site.flags(&directory.url(), &directory.ca(), &[DOMAIN, "two.example"]);
+        let server = Portcullis::serve(flags);
+        let admin = admin(&server);
+        let validating = Self { server, admin, _directory: directory, _site: site };
+        let connector = Connector::new(&[ACME], &rustls::version::TLS13, None);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let is_open = || runtime.block_on(connector.proof(validating.addr(), DOMAIN)).is_ok();
+        assert!(wait_for(DEADLINE, is_open), "{}", validating.server.log());
+        validating
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.server.addr()
+    }
+
+    /// The value of a series.
+    fn metric(&self, series: &str) -> f64 {
+        let (_, metrics) = ask(&self.admin, "/metrics");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
+        line.and_then(|value| value.parse().ok()).unwrap_or_default()
+    }
+}
+
+fn pair_for_the_name() -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "An issuer");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new([DOMAIN.to_owned()]).unwrap();
+    let leaf = params.signed_by(&key, &issuer).unwrap();
+    format!("{}{}{}", key.serialize_pem(), leaf.pem(), issuer.pem())
+}
+
+/// A client that takes any certificate and remembers no verdict of its own.
+struct Connector(TlsConnector);
+
+impl Connector {
+    fn new(
+        alpn: &[&str],
+        version: &'static SupportedProtocolVersion,
+        client: Option<&Client>,
+    ) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
+        let mut config = match client {
+            None => config.with_no_client_auth(),
+            Some(client) => config.with_client_cert_resolver(Arc::new(
+                rustls::sign::SingleCertAndKey::from(Arc::clone(&client.0)),
+            )),
+        };
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Self(TlsConnector::from(Arc::new(config)))
+    }
+
+    async fn connect(&self, addr: SocketAddr, name: &str) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connect = self.0.connect(name, TcpStream::connect(addr).await?);
+        tokio::time::timeout(DEADLINE, connect).await?
+    }
+
+    /// The handshake of a validation, to its clean end: how it went.
+    async fn proof(&self, addr: SocketAddr, name: &str) -> io::Result<HandshakeKind> {
+        let mut tls = self.connect(addr, name).await?;
+        let (_, session) = tls.get_ref();
+        let has_proof = session.peer_certificates().unwrap()[0]
+            .windows(PROOF.len())
+            .any(|bytes| bytes == PROOF);
+        if !has_proof {
+            return Err(io::Error::other("not the certificate of the challenge"));
+        }
+        assert_eq!(session.alpn_protocol(), Some(ACME.as_bytes()));
+        let kind = session.handshake_kind().unwrap();
+        let mut rest = Vec::new();
+        tokio::time::timeout(DEADLINE, tls.read_to_end(&mut rest)).await??;
+        assert_eq!(rest, b"", "nothing is sent");
+        assert_eq!(tls.get_ref().1.tls13_tickets_received(), 0);
+        Ok(kind)
+    }
+
+    /// What comes of a request; TLS 1.3 tells of a rejection only then.
+    async fn request(&self, addr: SocketAddr, name: &str) -> io::Result<String> {
+        let mut tls = self.connect(addr, name).await?;
+        let head = format!("GET /secret HTTP/1.1\r\nHost: {DOMAIN}\r\nConnection: close\r\n\r\n");
+        tls.write_all(head.as_bytes()).await?;
+        let mut answer = String::new();
+        tokio::time::timeout(DEADLINE, tls.read_to_string(&mut answer)).await??;
+        Ok(answer)
+    }
+}
+
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn accepted() -> Client {
+    Client::from_pem(&PKI.a.cert, &PKI.a.key)
+}
+
+#[tokio::test]
+async fn validation_gets_its_proof_a_clean_close_and_no_session() {
+    let validating = tokio::task::spawn_blocking(Validating::start).await.unwrap();
+    for version in BOTH {
+        let connector = Connector::new(&[ACME], version, None);
+        for _ in 0..2 {
+            let kind = connector.proof(validating.addr(), DOMAIN).await.unwrap();
+            assert_eq!(kind, HandshakeKind::Full, "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn request_after_a_validation_reaches_nothing() {
+    let validating = tokio::task::spawn_blocking(Validating::start).await.unwrap();
+    for version in BOTH {
+        let connector = Connector::new(&[ACME], version, None);
+        let answer = connector.request(validating.addr(), DOMAIN).await.unwrap();
+        assert_eq!(answer, "", "{version:?}");
+    }
+    let before = validating.metric("portcullis_handshakes_total{result=\"accepted\"}");
+    assert_eq!(before, 0.0, "it counts as no client");
+    // One that is accepted shows that the log and the counters work.
+    let connector = Connector::new(&["http/1.1"], &rustls::version::TLS13, Some(&accepted()));
+    let answer = connector.request(validating.addr(), DOMAIN).await.unwrap();
+    assert!(answer.contains("hello world"), "{answer}");
+    let line = validating.server.wait_for_event("request", |_| true);
+    assert_eq!(line["path"], "/secret");
+    assert_eq!(validating.server.log().matches("/secret").count(), 1);
+    assert_eq!(validating.metric("portcullis_handshakes_total{result=\"accepted\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn everything_else_gets_the_strict_handshake_during_a_validation() {
+    let validating = tokio::task::spawn_blocking(Validating::start).await.unwrap();
+    let addr = validating.addr();
+    for version in BOTH {
+        for (alpn, name) in [
+            (&[ACME, "h2"][..], DOMAIN),
+            (&["h2", ACME], DOMAIN),
+            (&[ACME, "http/1.1"], DOMAIN),
+            (&[ACME, ACME], DOMAIN),
+            (&["http/1.1"], DOMAIN),
+            (&[], DOMAIN),
+            (&[ACME], "other.example"),
+            // Without SNI.
+            (&[ACME], "127.0.0.1"),
+        ] {
+            let anonymous = Connector::new(alpn, version, None);
+            let proof = anonymous.proof(addr, name).await;
+            assert!(proof.is_err(), "{alpn:?} {name} {version:?}");
+            let answer = anonymous.request(addr, name).await;
+            assert!(answer.is_err(), "{alpn:?} {name} {version:?}: {answer:?}");
+        }
+        for alpn in [&["http/1.1"][..], &[], &[ACME, "http/1.1"]] {
+            let client = Connector::new(alpn, version, Some(&accepted()));
+            let answer = client.request(addr, DOMAIN).await.unwrap();
+            assert!(answer.contains("hello world"), "{alpn:?} {version:?}: {answer}");
+        }
+        // An accepted client does not get past its certificate by the other handshake either.
+        let client = Connector::new(&[ACME], version, Some(&accepted()));
+        assert_eq!(client.request(addr, DOMAIN).await.unwrap(), "");
+    }
+}
+
+#[tokio::test]
+async fn outside_a_validation_nothing_gets_the_relaxed_handshake() {
+    let directory = Directory::start(Behaviour::Works);
+    let site = Site::new();
+    let flags = site.flags(&directory.url(), &directory.ca(), &[DOMAIN]);
+    let server = tokio::task::spawn_blocking(move || {
+        let server = Portcullis::serve(flags);
+        server.wait_for_event("acme_certificate_issued", |_| true);
+        server
+    });
+    let server = server.await.unwrap();
+    for version in BOTH {
+        let anonymous = Connector::new(&[ACME], version, None);
+        assert!(anonymous.connect(server.addr(), DOMAIN).await.is_err());
+    }
+    let client = Connector::new(&["http/1.1"], &rustls::version::TLS13, Some(&accepted()));
+    assert!(client.request(server.addr(), DOMAIN).await.unwrap().contains("hello world"));
+}
+
+/// The connections of a flood are more than the soft limit.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit })
+        .expect("the soft limit can be raised to the hard one");
+}
+
+#[tokio::test]
+async fn stalled_validations_keep_out_neither_clients_nor_other_validations() {
+    let number = match std::env::var("PORTCULLIS_STALLED") {
+        Ok(number) => number.parse().unwrap(),
+        Err(_) => 500,
+    };
+    raise_open_files();
+    let validating = tokio::task::spawn_blocking(Validating::start).await.unwrap();
+    let addr = validating.addr();
+    let hello = {
+        let connector = Connector::new(&[ACME], &rustls::version::TLS13, None);
+        let name = ServerName::try_from(DOMAIN).unwrap();
+        let config = Arc::clone(connector.0.config());
+        let mut session = rustls::ClientConnection::new(config, name).unwrap();
+        let mut hello = Vec::new();
+        session.write_tls(&mut hello).unwrap();
+        hello
+    };
+    let mut stalled = Vec::new();
+    for _ in 0..number {
+        let mut socket = TcpStream::connect(addr).await.unwrap();
+        // One that is dropped meanwhile may not take it.
+        let _ = socket.write_all(&hello).await;
+        stalled.push(socket);
+    }
+    let client = Connector::new(&["http/1.1"], &rustls::version::TLS13, Some(&accepted()));
+    for _ in 0..10 {
+        let began = Instant::now();
+        assert!(client.request(addr, DOMAIN).await.unwrap().contains("hello world"));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+    let validator = Connector::new(&[ACME], &rustls::version::TLS13, None);
+    validator.proof(addr, DOMAIN).await.unwrap();
+    let (dropped, timed_out) = (
+        "portcullis_acme_handshakes_total{result=\"dropped\"}",
+        "portcullis_acme_handshakes_total{result=\"timed_out\"}",
+    );
+    let end = Instant::now() + DEADLINE;
+    // All but the last eight are dropped for those that came later, and these have five seconds.
+    while validating.metric(timed_out) < 7.0 {
+        assert!(Instant::now() < end, "{}", validating.metric(timed_out));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(validating.metric(dropped) + validating.metric(timed_out) >= f64::from(number));
+    assert!(validating.metric(timed_out) <= 8.0);
+    drop(stalled);
+}

@@ -1,0 +1,10 @@
+//! The server certificate from an ACME directory, from outside: Debian's `pebble` and
+//! `pebble-challtestsrv` stand for Let's Encrypt, and a small directory of our own for what pebble
+//! cannot do (renewal information, nonsense).
+
+mod directory;
+mod failures;
+mod handshake;
+mod orders;
+mod pebble;
+mod renewal_info;
