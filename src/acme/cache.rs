@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::History;
 
-/// The private key, and the certificate with its chain.
+/// The certificate with its chain, and the private key.
 pub(super) const PAIR: &str = "certificate-and-key.pem";
 const ACCOUNT: &str = "account.json";
 const HISTORY: &str = "history.json";
@@ -100,8 +100,9 @@ impl Cache {
     }
 
     pub(super) fn write_pair(&self, chain: &str, key: &str) -> io::Result<()> {
-        let separator = if key.ends_with('\n') { "" } else { "\n" };
-        self.write(PAIR, format!("{key}{separator}{chain}").as_bytes())
+        let separator = if chain.ends_with('\n') { "" } else { "\n" };
+        // The key is last: a file that lost its end has none, so that it does not load.
+        self.write(PAIR, format!("{chain}{separator}{key}").as_bytes())
     }
 
     /// Puts back a pair that was read before.

@@ -323,7 +323,7 @@ mod tests {
             let mut history = History { failures, ..History::default() };
             let failure = Failure { retry_after, ..failure() };
             let next = history.record_failure(&failure, NOW, random);
-            prop_assert!(next >= NOW + 54 && next <= NOW + LONGEST_RETRY_AFTER);
+            prop_assert!((NOW + 54..=NOW + LONGEST_RETRY_AFTER).contains(&next));
         }
     }
 }

@@ -177,7 +177,7 @@ fn certificate_is_renewed_with_a_new_key_and_no_request_is_lost() {
     let pair = site.cache().join("certificate-and-key.pem");
     let key = || {
         let text = fs::read_to_string(&pair).unwrap();
-        text.split("-----END PRIVATE KEY").next().unwrap().to_owned()
+        text.split("-----BEGIN PRIVATE KEY").nth(1).unwrap().to_owned()
     };
     let is_done = AtomicBool::new(false);
     let requests = AtomicU32::new(0);
@@ -205,7 +205,8 @@ fn certificate_is_renewed_with_a_new_key_and_no_request_is_lost() {
 #[test]
 fn order_succeeds_although_half_of_the_nonces_are_refused() {
     let pebble = Pebble::start(&Wanted { bad_nonces: 50, ..Wanted::default() });
-    let server = Site::new().serve(&pebble, &[]);
+    let site = Site::new();
+    let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
 }
 

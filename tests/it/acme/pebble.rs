@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::json;
@@ -270,6 +269,3 @@ fn spawn(command: &mut Command) -> Child {
     thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(drop));
     child
 }
-
-/// Long enough for an order at a machine that is busy.
-pub const ORDER: Duration = DEADLINE;
