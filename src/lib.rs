@@ -7,7 +7,8 @@
 //! sessions of a removed certificate are closed.
 //!
 //! It is a binary (see the README) and this library, which puts the same gate in front of any
-//! [`tower`](tower_service::Service) or [hyper](hyper::service::Service) service:
+//! [`tower`](tower_service::Service) or [hyper](hyper::service::Service) service, with the verified
+//! [`ClientIdentity`] and the [`PeerAddr`] in each request's extensions:
 //!
 //! ```no_run
 //! use axum::{Extension, Router, routing::get};
@@ -29,6 +30,10 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! With the feature `axum` both are extractors (`async fn hello(client: ClientIdentity)`), and a router
+//! that is served without the gate responds `500` and logs `gate_missing`. `examples/` has an axum
+//! application, a tower service with an authorisation closure, and an accept loop of one's own.
 //!
 //! Each stage is a type: a [`Config`] has read nothing, a [`Bound`] has loaded its files and
 //! listens, a [`Running`] serves, and its [`Handle`] stops it and reports its state. The library
@@ -129,6 +134,8 @@ mod aws;
 mod cli;
 mod clock;
 mod error;
+#[cfg(feature = "axum")]
+mod extract;
 mod fields;
 #[cfg(feature = "cli")]
 mod log;
@@ -144,6 +151,8 @@ pub mod threat_model;
 mod trust;
 
 pub use clock::{Clock, SystemClock};
+#[cfg(feature = "axum")]
+pub use extract::GateMissing;
 pub use reload::{NotStartable, Problem, ReloadState, Severity};
 #[cfg(feature = "acme")]
 pub use server::{AcmeFailure, AcmeState};

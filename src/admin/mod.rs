@@ -43,6 +43,8 @@
 //! | `accept_failed` | warn | the machine has no room for a connection | `error`, `remedy` |
 //! | `open_files_not_raised` | warn | the limit on open files stays as it is | `error`, `remedy` |
 //! | `request_refused` | info | a request got a `4xx` response before it reached the application | `reason`, `status`, `request_id`, and as far as known: `error`, `method`, `trace_id`, `api_id`, `fingerprint` |
+//! | `request_malformed` | info | a request could not be parsed: up to ten a second | `reason`, `peer`, `certificate` |
+//! | `gate_missing` | error | an axum handler of a library user got a request that passed no gate; the client got `500` | `missing`, `error`, `request_id`, `method`, `path` |
 //! | `upstream_failed` | warn | the application did not respond, or not correctly | `reason`, `status`, `error`, `request_id`, `method`, `trace_id` |
 //! | `sandboxed` | info | the process has given up all rights except these | `read`, `write`, `connect`, `resolves`, `is_whole` (whether the kernel enforces every one) |
 //! | `not_sandboxed` | warn, info for `--no-sandbox` | it has given up no right | `why`, `remedy` |

@@ -1,6 +1,7 @@
 //! The library as an application uses it.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use crate::support::DEADLINE;
@@ -111,6 +112,41 @@ async fn handle_lists_problems_and_waits_for_the_next_generation() {
     timeout(Duration::from_secs(5), running.stopped()).await.unwrap();
     // No task reads files any more, and none waits for it.
     timeout(DEADLINE, handle.reload()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_serves_until_its_future_completes_and_finishes_what_is_in_flight() {
+    let site = Site::new();
+    site.trust("a.pem", &PKI.a.cert);
+    let bound = site.config().trust(site.path("trust")).bind().unwrap();
+    let address = bound.local_addrs()[0];
+    let (stop, signal) = tokio::sync::oneshot::channel::<()>();
+    let (began, has_begun) = tokio::sync::oneshot::channel();
+    let (finish, may_finish) = tokio::sync::oneshot::channel::<()>();
+    let shared = Arc::new(Mutex::new(Some((began, may_finish))));
+    let slow = async move || {
+        let (began, may_finish) = shared.lock().unwrap().take().unwrap();
+        began.send(()).unwrap();
+        may_finish.await.unwrap();
+        "finished"
+    };
+    let router = Router::new().route("/slow", get(slow)).route("/", get(async || "served"));
+    let running = bound.serve(router).with_graceful_shutdown(signal);
+    let connector = Connector::new(Some(&Client::from_pem(&PKI.a.cert, &PKI.a.key)), BOTH[1]);
+    let response = get_path(&connector, address, "/").await;
+    assert!(response.ends_with("served"), "{response}");
+    let in_flight = {
+        let connector = connector.clone();
+        tokio::spawn(async move { get_path(&connector, address, "/slow").await })
+    };
+    timeout(DEADLINE, has_begun).await.unwrap().unwrap();
+    stop.send(()).unwrap();
+    let refused = async { while TcpStream::connect(address).await.is_ok() {} };
+    timeout(DEADLINE, refused).await.unwrap();
+    finish.send(()).unwrap();
+    let response = in_flight.await.unwrap();
+    assert!(response.ends_with("finished"), "{response}");
+    assert_eq!(timeout(DEADLINE, running).await.unwrap().connections_aborted, 0);
 }
 
 /// What an application's own tests do.

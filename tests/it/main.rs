@@ -16,6 +16,9 @@ mod admission;
 mod binary;
 mod control_plane;
 mod environment;
+mod examples;
+#[cfg(feature = "axum")]
+mod extract;
 mod fire;
 mod genuine;
 mod interop;
@@ -32,6 +35,7 @@ mod request_check;
 mod rotate;
 #[cfg(target_os = "linux")]
 mod sandbox;
+mod server_key;
 mod support;
 mod systemd;
 mod trust_files;

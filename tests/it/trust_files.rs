@@ -63,6 +63,7 @@ fn empty_trust_directory_is_named() {
 }
 
 #[test]
+#[ignore = "needs openssl; run by .ci/run"]
 fn pinned_ca_certificate_is_a_warning_and_a_client_certificate_is_none() {
     let site = Site::new();
     let directory = site.path("trust");
@@ -119,6 +120,7 @@ fn text_around_a_certificate_gets_a_remedy_of_its_own() {
 }
 
 #[test]
+#[ignore = "needs openssl; run by .ci/run"]
 fn key_that_cannot_sign_is_named_and_its_remedy_is_not_to_use_what_it_is() {
     let site = Site::new();
     let at = site.path(".");
@@ -137,6 +139,7 @@ fn key_that_cannot_sign_is_named_and_its_remedy_is_not_to_use_what_it_is() {
 }
 
 #[test]
+#[ignore = "needs openssl; run by .ci/run"]
 fn client_key_with_explicit_curve_parameters_is_named_and_one_with_a_name_is_accepted() {
     let site = Site::new();
     let directory = site.path("trust");
@@ -154,6 +157,7 @@ fn client_key_with_explicit_curve_parameters_is_named_and_one_with_a_name_is_acc
 }
 
 #[test]
+#[ignore = "needs openssl; run by .ci/run"]
 fn archive_is_not_taken_for_a_certificate_in_der() {
     let site = Site::new();
     fs::write(site.path("key.pem"), &PKI.a.key).unwrap();

@@ -108,11 +108,15 @@ static ROOT: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
 
 /// A certificate for a server, of a new key.
 pub fn another_server() -> Credential {
+    server_of(&KeyPair::generate().expect("a P-256 key"))
+}
+
+/// A certificate for a server with this key.
+pub fn server_of(key: &KeyPair) -> Credential {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let mut params = CertificateParams::new(names).expect("names");
     params.distinguished_name.push(DnType::CommonName, "localhost");
     params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate().expect("a P-256 key");
-    let cert = params.signed_by(&key, &*ROOT).expect("a certificate");
+    let cert = params.signed_by(key, &*ROOT).expect("a certificate");
     Credential { name: "server", cert: cert.pem(), key: key.serialize_pem() }
 }

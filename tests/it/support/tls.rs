@@ -89,8 +89,23 @@ impl Connector {
         version: &'static SupportedProtocolVersion,
         provider: CryptoProvider,
     ) -> Self {
+        let root = CertificateDer::from_pem_slice(PKI.root.as_bytes()).unwrap();
+        Self::with_root(root, client, version, provider)
+    }
+
+    /// One that verifies the server by this root.
+    pub fn trusting(root: CertificateDer<'_>, client: &Client) -> Self {
+        Self::with_root(root, Some(client), &rustls::version::TLS13, default_provider())
+    }
+
+    fn with_root(
+        root: CertificateDer<'_>,
+        client: Option<&Client>,
+        version: &'static SupportedProtocolVersion,
+        provider: CryptoProvider,
+    ) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(PKI.root.as_bytes()).unwrap()).unwrap();
+        roots.add(root.into_owned()).unwrap();
         let hints = Arc::default();
         let resolver = Resolver(client.cloned(), Arc::clone(&hints));
         let config = ClientConfig::builder_with_provider(Arc::new(provider))
