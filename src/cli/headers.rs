@@ -1,6 +1,7 @@
 //! The flags about request headers, checked together while they are parsed.
 
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 use http::{HeaderName, HeaderValue};
 
@@ -81,8 +82,13 @@ fn header_pair(line: &str) -> Result<(HeaderName, HeaderValue), String> {
 }
 
 impl Flags {
-    fn rules(self) -> Result<HeaderRules, Error> {
-        let blame = |flag: &str, problem: &BadHeaderRule| {
+    /// `matches` tells which values are from the environment.
+    fn rules(self, matches: &ArgMatches) -> Result<HeaderRules, Error> {
+        let blame = |id: &str, problem: &BadHeaderRule| {
+            let flag = match matches.value_source(id) {
+                Some(ValueSource::EnvVariable) => format!("PORTCULLIS_{}", id.to_uppercase()),
+                _ => format!("--{}", id.replace('_', "-")),
+            };
             let flags = "--pass-header, --strip-header and --set-header";
             let text = match problem {
                 BadHeaderRule::Reserved(_) => format!("{flag}: {problem}\n"),
@@ -95,13 +101,13 @@ impl Flags {
         };
         let mut rules = HeaderRules::default();
         for name in self.pass_header {
-            rules = rules.pass(name).map_err(|problem| blame("--pass-header", &problem))?;
+            rules = rules.pass(name).map_err(|problem| blame("pass_header", &problem))?;
         }
         for name in self.strip_header {
-            rules = rules.strip(name).map_err(|problem| blame("--strip-header", &problem))?;
+            rules = rules.strip(name).map_err(|problem| blame("strip_header", &problem))?;
         }
         for (name, value) in self.set_header.into_iter().flat_map(|pairs| pairs.0) {
-            rules = rules.set(name, value).map_err(|problem| blame("--set-header", &problem))?;
+            rules = rules.set(name, value).map_err(|problem| blame("set_header", &problem))?;
         }
         Ok(rules)
     }
@@ -109,7 +115,7 @@ impl Flags {
 
 impl FromArgMatches for HeaderArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        Ok(Self { rules: Flags::from_arg_matches(matches)?.rules()? })
+        Ok(Self { rules: Flags::from_arg_matches(matches)?.rules(matches)? })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
