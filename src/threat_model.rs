@@ -33,6 +33,33 @@
 //! | renegotiates, or sends early data | neither is supported | `tests/it/interop/openssl.rs` `tls_is_not_renegotiated`, `early_data_is_rejected` |
 //! | profits from a mistake here or in the TLS library | no generation becomes active that accepts a client without a certificate | `src/reload/probe.rs` `configuration_without_client_authentication_is_found` |
 //!
+//! # The handshake without a client certificate
+//!
+//! With `--acme-domain` only, and only while the directory validates a name. It serves the directory,
+//! which has no certificate that could be pinned.
+//!
+//! | a client | what stops it | tests |
+//! |---|---|---|
+//! | sends a request after it | it ends in `close_notify` and yields no connection; nothing that follows is decrypted | `tests/it/acme/handshake.rs` `request_after_a_validation_reaches_nothing` |
+//! | offers another protocol beside `acme-tls/1` | it gets the strict handshake | `tests/it/acme/handshake.rs` `everything_else_gets_the_strict_handshake_during_a_validation`; `src/server/accept/acme.rs` `only_a_list_of_acme_alone_gets_the_relaxed_handshake` |
+//! | names no host, or another one | the same | `tests/it/acme/handshake.rs` `everything_else_gets_the_strict_handshake_during_a_validation`; `src/server/accept/acme.rs` `relaxed_handshake_is_for_a_name_that_is_being_validated_now` |
+//! | comes outside a validation | the same | `tests/it/acme/handshake.rs` `outside_a_validation_nothing_gets_the_relaxed_handshake` |
+//! | resumes its session, in TLS 1.2 or 1.3 | there is none: no tickets and no session store | `tests/it/acme/handshake.rs` `validation_gets_its_proof_a_clean_close_and_no_session`; `src/server/accept/acme.rs` `relaxed_configuration_resumes_no_session` |
+//! | stalls, 5,000 at once | five seconds, eight places, of which the oldest is dropped first | `tests/it/acme/handshake.rs` `stalled_validations_keep_out_neither_clients_nor_other_validations` |
+//! | comes before the first certificate was issued | every other handshake fails | `tests/it/acme/orders.rs` `empty_cache_listens_is_not_ready_and_rejects_every_handshake` |
+//!
+//! # The ACME directory
+//!
+//! Trusted to issue for these names, not to work well.
+//!
+//! | the directory | what happens | tests |
+//! |---|---|---|
+//! | stalls, redirects, sends HTML, nonsense or a wrong date | the order fails, what is active stays, and the problem is logged | `tests/it/acme/failures.rs` `directory_that_stalls_is_named`, `directory_that_is_none_is_named` |
+//! | vanishes, also during an order | the same | `tests/it/acme/failures.rs` `failed_renewal_leaves_the_active_certificate`, `directory_that_is_gone_during_an_order_changes_nothing` |
+//! | issues for another name or key, or a worse chain | the certificate is not used | `tests/it/acme/failures.rs` `issued_certificate_that_does_not_fit_is_not_used`; `src/acme/certificate.rs` `issued_certificate_for_another_key_is_not_used`, `chain_without_its_issuer_is_used_only_where_nothing_better_is_active` |
+//! | wants each certificate renewed at once | renewal information is fetched later and later | `src/acme/schedule.rs` `a_window_that_is_always_now_leads_to_fewer_and_fewer_orders` |
+//! | is another server | its certificate must be of a known CA, or of `--acme-ca` | `tests/it/acme/failures.rs` `directory_with_a_certificate_of_an_unknown_ca_is_named` |
+//!
 //! # An accepted client
 //!
 //! It may send requests. It is not trusted to be polite, nor to tell who it is.
@@ -104,7 +131,7 @@
 //! |---|---|---|
 //! | other files, other hosts | Landlock, where the kernel has it | `tests/it/sandbox.rs` `sandbox_rights_are_logged_once` |
 //! | its keys, from a core dump, the log or `Debug` | none is written; no type that holds a key prints it | `tests/it/sandbox.rs` `no_core_dump_holds_the_memory`; `tests/it/binary.rs` `no_key_is_in_the_log` |
-//! | its key, from the disk | a warning about its mode | `tests/it/sandbox.rs` `key_readable_by_others_is_reported` |
+//! | its key, from the disk | a warning about its mode; an ACME cache is refused | `tests/it/sandbox.rs` `key_readable_by_others_is_reported`; `tests/it/acme/failures.rs` `cache_that_others_can_read_is_refused` |
 //!
 //! # The library's user
 //!

@@ -20,7 +20,7 @@ pub(super) const PAIR: &str = "certificate-and-key.pem";
 const ACCOUNT: &str = "account.json";
 const HISTORY: &str = "history.json";
 const LOCK: &str = "lock";
-/// Written at start, to find out whether that works.
+/// Written at start and before an order, to find out whether that works.
 const PROBE: &str = "probe";
 /// What a file is called until it is whole.
 const UNFINISHED: &str = ".unfinished";
@@ -68,8 +68,26 @@ impl Cache {
         made.map_err(|error| {
             unusable(format!("--acme-cache cannot be made: {error}"), MAKE_WRITABLE)
         })?;
+        let cache = Self::inspect(directory)?;
+        for name in [PAIR, ACCOUNT, HISTORY] {
+            // One that was being written when the process ended.
+            let _ = fs::remove_file(cache.path(&format!("{name}{UNFINISHED}")));
+        }
+        cache.probe().map_err(|error| {
+            unusable(format!("--acme-cache cannot be written to: {error}"), MAKE_WRITABLE)
+        })?;
+        Ok(cache)
+    }
+
+    /// The same without a change: a directory that is not there is made by `serve`.
+    pub(super) fn inspect(directory: &Path) -> Result<Self, Unusable> {
         let cache = Self { directory: directory.to_owned() };
-        for path in [directory.to_owned(), cache.pair(), cache.path(ACCOUNT)] {
+        cache.find_open_file()?;
+        Ok(cache)
+    }
+
+    fn find_open_file(&self) -> Result<(), Unusable> {
+        for path in [self.directory.clone(), self.pair(), self.path(ACCOUNT)] {
             let Ok(metadata) = fs::metadata(&path) else { continue };
             let mode = metadata.permissions().mode() & 0o7777;
             if mode & OTHERS != 0 {
@@ -80,14 +98,13 @@ impl Cache {
                 return Err(Unusable { file: path, problem, remedy });
             }
         }
-        for name in [PAIR, ACCOUNT, HISTORY] {
-            // One that was being written when the process ended.
-            let _ = fs::remove_file(cache.path(&format!("{name}{UNFINISHED}")));
-        }
-        cache.write(PROBE, b"").and_then(|()| fs::remove_file(cache.path(PROBE))).map_err(
-            |error| unusable(format!("--acme-cache cannot be written to: {error}"), MAKE_WRITABLE),
-        )?;
-        Ok(cache)
+        Ok(())
+    }
+
+    /// Finds out whether a file can be written.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        self.write(PROBE, b"")?;
+        fs::remove_file(self.path(PROBE))
     }
 
     /// Where the certificate, its chain and its key are.
@@ -178,7 +195,7 @@ impl Cache {
         self.write(name, &serde_json::to_vec_pretty(value)?)
     }
 
-    /// Replaces a file as a whole: whoever reads sees the one before or this one.
+    /// Replaces a file as a whole: a reader sees the one before or this one.
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let unfinished = self.path(&format!("{name}{UNFINISHED}"));
         match fs::remove_file(&unfinished) {

@@ -25,7 +25,7 @@ use crate::server::provider;
 use crate::trust::pem;
 
 /// How long one request may take, its response included.
-const REQUEST: Duration = Duration::from_secs(30);
+const REQUEST: Duration = Duration::from_secs(20);
 /// The largest response that is taken: a chain is a few KiB.
 const LARGEST: usize = 1 << 20;
 /// What RFC 9773 (4.3.3) has a client assume where the directory does not say when to ask again.
@@ -84,7 +84,9 @@ impl Http {
         let is_get = request.method() == Method::GET;
         let uri = request.uri().clone();
         let exchange = async {
-            let response = self.client.request(request).await.map_err(boxed)?;
+            let response = self.client.request(request).await;
+            let response =
+                response.map_err(|error| unusable(format!("{uri}: {}", describe(&error))))?;
             let (parts, body) = response.into_parts();
             self.note(parts.status.is_success(), &parts.headers);
             let body = Limited::new(body, LARGEST).collect().await.map_err(Error::Other)?;
@@ -92,7 +94,7 @@ impl Http {
         };
         let (mut parts, body) = timeout(REQUEST, exchange)
             .await
-            .map_err(|_| unusable(format!("{uri} sent no response within 30 s")))??;
+            .map_err(|_| unusable(format!("{uri} sent no whole response within {REQUEST:?}")))??;
         if parts.status.is_redirection() {
             let target = parts.headers.get(LOCATION).and_then(|target| target.to_str().ok());
             let target = target.unwrap_or("another URL");
@@ -142,12 +144,8 @@ impl HttpClient for Http {
     }
 }
 
-fn boxed(error: impl StdError + Send + Sync + 'static) -> Error {
-    Error::Other(Box::new(error))
-}
-
 fn unusable(problem: String) -> Error {
-    boxed(Unusable(problem))
+    Error::Other(Box::new(Unusable(problem)))
 }
 
 fn media_type(headers: &HeaderMap) -> String {
@@ -163,7 +161,7 @@ fn retry_after(value: &str, now: SystemTime) -> Option<SystemTime> {
     }
 }
 
-/// An error with all that led to it: hyper's says only where it came about.
+/// An error with its causes: hyper's own text names only the place.
 pub(super) fn describe(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

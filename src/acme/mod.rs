@@ -99,18 +99,20 @@ impl fmt::Display for NotUsable {
 
 impl std::error::Error for NotUsable {}
 
+impl From<Unusable> for NotUsable {
+    fn from(Unusable { file, problem, remedy }: Unusable) -> Self {
+        Self { problem: format!("{}: {problem}", file.display()), remedy }
+    }
+}
+
 impl Acme {
     /// Opens the cache and reads the CAs: before a sandbox keeps the process from it.
     ///
     /// # Errors
     /// The cache cannot be used, or is that of another server.
     pub fn prepare(settings: Settings) -> Result<Self, NotUsable> {
-        let cache = Cache::open(&settings.cache).map_err(|unusable| {
-            let Unusable { file, problem, remedy } = unusable;
-            NotUsable { problem: format!("{}: {problem}", file.display()), remedy }
-        })?;
-        let roots = client::roots(settings.ca.as_deref())
-            .map_err(|(problem, remedy)| NotUsable { problem, remedy })?;
+        let cache = Cache::open(&settings.cache)?;
+        let roots = roots(&settings)?;
         is_ours(&cache, &settings)?;
         let state = AcmeState {
             domains: settings.domains.clone(),
@@ -120,12 +122,22 @@ impl Acme {
         Ok(Self { settings, cache, roots, link: Arc::new(AcmeLink::new(state)) })
     }
 
+    /// Finds what [`Acme::prepare`] would refuse, and writes nothing.
+    ///
+    /// # Errors
+    /// The same, except that the cache cannot be made or written to.
+    pub fn check(settings: &Settings) -> Result<(), NotUsable> {
+        let cache = Cache::inspect(&settings.cache)?;
+        roots(settings)?;
+        is_ours(&cache, settings)
+    }
+
     /// Has a server prove the names to the directory.
     pub fn attach(&self, config: Config) -> Config {
         config.acme(Arc::clone(&self.link))
     }
 
-    /// Keeps the certificate current, for ever. Returns only if there is none in time, and says so.
+    /// Keeps the certificate current, for ever. Returns only if there is none in time, with the reason.
     pub async fn run(self, handle: Handle) -> String {
         describe();
         self.link.challenges.describe();
@@ -209,6 +221,11 @@ impl Acme {
 /// Where a cache has the certificate, its chain and its key.
 pub(crate) fn pair(cache: &Path) -> PathBuf {
     cache.join(cache::PAIR)
+}
+
+fn roots(settings: &Settings) -> Result<RootCertStore, NotUsable> {
+    let roots = client::roots(settings.ca.as_deref());
+    roots.map_err(|(problem, remedy)| NotUsable { problem, remedy })
 }
 
 /// Refuses a cache that was filled for another server: the two would take turns in it.

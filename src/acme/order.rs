@@ -20,7 +20,7 @@ use super::client::Http;
 use super::{Failure, KeyType, Settings, Step};
 use crate::server::{Challenges, Validation, provider};
 
-/// How often the directory is asked how far it is. It says how long to wait, if it likes to.
+/// How often the state of an order is fetched, where the directory sends no `Retry-After`.
 const POLL: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(250))
     .backoff(1.5)
@@ -98,7 +98,7 @@ impl Client<'_> {
         let email = self.settings.email.clone();
         let contact = email.as_ref().map(|email| format!("mailto:{email}"));
         let contact: Vec<_> = contact.as_deref().into_iter().collect();
-        // Who starts on a damaged one has been told, and gets another.
+        // A damaged one is logged at the start, and replaced here.
         let stored = self.cache.account().unwrap_or_default();
         let store = |credentials| {
             let account = StoredAccount { directory: directory.clone(), email, credentials };
@@ -192,7 +192,7 @@ impl Client<'_> {
     }
 }
 
-/// What the directory says of the validations that failed: the order itself often says little.
+/// The problems of the validations that failed: that of the order itself often has no detail.
 async fn why_invalid(order: &mut Order) -> Option<Failure> {
     let mut found: Option<Failure> = None;
     let mut authorizations = order.authorizations();

@@ -51,13 +51,14 @@ impl<'a> Renewal<'a> {
             let now = seconds(SystemTime::now());
             self.history.forget_impossible_pause(now);
             let active = self.active();
+            self.publish(self.next_attempt(active.as_ref()).max(now));
             if let Some(active) = active.as_ref().filter(|it| it.covers_all)
                 && now >= self.next_ari
             {
                 self.fetch_renewal_information(active, now).await;
             }
-            let at = self.due(active.as_ref()).max(self.history.not_before);
-            self.publish(Some(at.max(now)));
+            let at = self.next_attempt(active.as_ref());
+            self.publish(at.max(now));
             if at <= now {
                 self.attempt(active.as_ref()).await;
                 continue;
@@ -82,6 +83,10 @@ impl<'a> Renewal<'a> {
             identifier: certificate::identifier(leaf),
             chain,
         })
+    }
+
+    fn next_attempt(&self, active: Option<&Active>) -> u64 {
+        self.due(active).max(self.history.not_before)
     }
 
     /// When an order is due, failures aside.
@@ -134,7 +139,7 @@ impl<'a> Renewal<'a> {
             Ok(()) => {
                 counter!("portcullis_acme_orders_total", "result" => "success").increment(1);
                 self.history.record_success(now);
-                self.next_ari = schedule::next_ari(now, 0);
+                self.next_ari = now + self.history.first_ari();
                 if let Some(active) = self.active() {
                     info!(
                         domains = List::new(&self.acme.settings.domains).field(),
@@ -149,6 +154,7 @@ impl<'a> Renewal<'a> {
                 counter!("portcullis_acme_orders_total", "result" => "failure").increment(1);
                 let next = self.history.record_failure(&failure, now, random());
                 error!(
+                    domains = List::new(&self.acme.settings.domains).field(),
                     step = failure.step.as_str(),
                     problem_type = failure.problem_type,
                     detail = failure.detail,
@@ -163,6 +169,8 @@ impl<'a> Renewal<'a> {
 
     /// Orders; begins again at once where that is what the directory's answer asks for.
     async fn issue(&self, active: Option<&Active>) -> Result<Issued, Failure> {
+        // A certificate that cannot be stored would count against the directory's limits in vain.
+        self.acme.cache.probe().map_err(|error| Failure::of_store(&error))?;
         let mut replaces = active.and_then(|active| active.identifier.clone());
         let mut may_have_new_account = true;
         for _ in 1..MOST_AT_ONCE {
@@ -223,12 +231,10 @@ impl<'a> Renewal<'a> {
     }
 
     /// Tells the status page and the metrics.
-    fn publish(&self, next_attempt: Option<u64>) {
+    fn publish(&self, next_attempt: u64) {
         let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        if let Some(at) = next_attempt {
-            let at = Duration::from_secs(at).as_secs_f64();
-            gauge!("portcullis_acme_next_attempt_timestamp_seconds").set(at);
-        }
+        let at = Duration::from_secs(next_attempt).as_secs_f64();
+        gauge!("portcullis_acme_next_attempt_timestamp_seconds").set(at);
         let last_failure = self.history.last_failure.as_ref().map(|failure| AcmeFailure {
             at: time(failure.at),
             step: failure.step.clone(),
@@ -238,7 +244,7 @@ impl<'a> Renewal<'a> {
         self.acme.link.set_state(AcmeState {
             domains: self.acme.settings.domains.clone(),
             directory: self.acme.settings.directory.to_string(),
-            next_attempt: next_attempt.map(time),
+            next_attempt: Some(time(next_attempt)),
             last_issued: self.history.last_issued.map(time),
             failures: self.history.failures,
             last_failure,

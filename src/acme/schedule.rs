@@ -22,7 +22,7 @@ const MOST_FAILED_VALIDATIONS: usize = 5;
 /// How often renewal information is fetched: what the directory asks for, within these.
 const ARI_INTERVAL: std::ops::RangeInclusive<u64> = 10..=DAY;
 
-/// Another attempt will not help until somebody changes something elsewhere.
+/// Another attempt does not help until an operator changes something elsewhere.
 const FINAL: [&str; 7] = [
     "caa",
     "externalAccountRequired",
@@ -46,6 +46,8 @@ pub(super) struct History {
     /// When validations failed within the last hour, by name.
     pub(super) failed_validations: BTreeMap<String, Vec<u64>>,
     pub(super) renewal: Option<Renewal>,
+    /// Certificates in a row that were issued within an hour of the one before.
+    pub(super) early_renewals: u32,
 }
 
 /// The last order that failed.
@@ -106,7 +108,22 @@ impl History {
 
     /// Takes in that a certificate was issued.
     pub(super) fn record_success(&mut self, now: u64) {
-        *self = Self { last_issued: Some(now), ..Self::default() };
+        let is_early = self.last_issued.is_some_and(|before| now < before.saturating_add(HOUR));
+        *self = Self {
+            last_issued: Some(now),
+            failed_validations: std::mem::take(&mut self.failed_validations),
+            early_renewals: if is_early { self.early_renewals.saturating_add(1) } else { 0 },
+            ..Self::default()
+        };
+    }
+
+    /// In how many seconds renewal information is fetched for a certificate that was just issued:
+    /// later and later, if the directory wants each one renewed at once.
+    pub(super) fn first_ari(&self) -> u64 {
+        match self.early_renewals {
+            0 => 0,
+            early => (*ARI_INTERVAL.start() << early.min(16)).min(HOUR),
+        }
     }
 
     /// Drops a pause that no rule could have led to: the clock was wrong when it was stored.
@@ -124,7 +141,7 @@ impl Failure {
     }
 }
 
-/// True for a problem type after which an order has to wait for somebody.
+/// True for a problem type after which another attempt does not help.
 pub(super) fn is_final_type(urn: &str) -> bool {
     urn.rsplit(':').next().is_some_and(|name| FINAL.contains(&name))
 }
@@ -268,6 +285,32 @@ mod tests {
         history.record_success(NOW + 1);
         assert_eq!((history.failures, history.not_before), (0, 0));
         assert_eq!(history.last_issued, Some(NOW + 1));
+    }
+
+    #[test]
+    fn a_window_that_is_always_now_leads_to_fewer_and_fewer_orders() {
+        let mut history = History::default();
+        let (mut now, mut pauses) = (NOW, Vec::new());
+        for _ in 0..12 {
+            history.record_success(now);
+            pauses.push(history.first_ari());
+            now += history.first_ari();
+        }
+        assert_eq!(pauses[..4], [0, 20, 40, 80]);
+        assert!(pauses[9..].contains(&HOUR), "{pauses:?}");
+        history.record_success(now + DAY);
+        assert_eq!(history.first_ari(), 0);
+    }
+
+    #[test]
+    fn a_success_forgets_no_failed_validation_of_the_last_hour() {
+        let mut history = History::default();
+        let failure = Failure { invalid: vec!["a.example".to_owned()], ..failure() };
+        for _ in 0..4 {
+            history.record_failure(&failure, NOW, 0.5);
+        }
+        history.record_success(NOW + 1);
+        assert_eq!(history.record_failure(&failure, NOW + 2, 0.5), NOW + HOUR);
     }
 
     #[test]

@@ -46,13 +46,20 @@ impl Check {
         unknown: &[UnknownVariable],
         out: &mut impl Write,
     ) -> io::Result<Outcome> {
-        let check = self.serve.config().check_for(&self.name);
+        let check = self.serve.config().check_for(&self.names());
         write_problems(out, &check.problems)?;
         for variable in unknown {
             writeln!(out, "warning: {variable}")?;
         }
+        #[cfg(feature = "acme")]
+        if let Some(Err(error)) = self.serve.acme().as_ref().map(crate::acme::Acme::check) {
+            writeln!(out, "error: {error}; {}", error.remedy())?;
+            return Ok(Outcome::Unusable);
+        }
         if let Some(reason) = &check.not_startable {
             writeln!(out, "error: {reason}")?;
+        } else if self.serve.awaits_certificate() {
+            writeln!(out, "no server certificate yet: serve orders the first one")?;
         } else {
             writeln!(out, "probe: a handshake without a client certificate is refused")?;
         }
@@ -67,6 +74,15 @@ impl Check {
         }
         writeln!(out, "ok")?;
         Ok(Outcome::Success)
+    }
+}
+
+impl Check {
+    /// Those that are given, and those of the certificate that is ordered.
+    fn names(&self) -> Vec<ServerName<'static>> {
+        let ordered = self.serve.server_certificate.acme.acme_domain.iter();
+        let ordered = ordered.filter_map(|name| ServerName::try_from(name.clone()).ok());
+        self.name.iter().cloned().chain(ordered).collect()
     }
 }
 

@@ -24,6 +24,8 @@ mod genuine;
 mod interop;
 mod library;
 mod model;
+#[cfg(not(feature = "acme"))]
+mod no_acme;
 mod parking;
 mod proxy;
 mod proxy_cli;

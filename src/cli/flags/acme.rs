@@ -14,7 +14,7 @@ use crate::cli::values::{path, positive};
 const MOST_DOMAINS: usize = 100;
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
-/// The flags are there in every build, so that one that cannot order says so.
+/// The flags exist in every build, so that one without ACME names the remedy.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Server certificate")]
 #[cfg_attr(
@@ -146,7 +146,7 @@ impl AcmeFlags {
         if !self.acme_agree_terms {
             return Err(format!(
                 "--acme-domain needs --acme-agree-terms: read the terms of service that {} names, \
-                 and say by this flag that you agree",
+                 and agree to them by this flag",
                 self.acme_directory
             ));
         }

@@ -230,6 +230,11 @@ impl Serve {
         self.server_certificate.acme.settings(self.listening.proxy_protocol)
     }
 
+    /// True if the certificate is ordered, and there is none yet.
+    pub(in crate::cli) fn awaits_certificate(&self) -> bool {
+        self.server_certificate.acme.is_used() && !self.server_certificate.pair().0.exists()
+    }
+
     /// The access that the process needs once it runs.
     pub(in crate::cli) fn access(&self) -> Access {
         let (cert, key) = self.server_certificate.pair();

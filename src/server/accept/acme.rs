@@ -73,7 +73,7 @@ impl Challenges {
         }
     }
 
-    /// From now on presents this certificate to whoever validates the name.
+    /// From now on presents this certificate to clients that validate the name.
     ///
     /// # Errors
     /// TLS cannot be set up.

@@ -36,6 +36,8 @@ pub enum Behaviour {
     Redirects,
     Nonsense,
     Unavailable,
+    /// Its clock is years behind, and it refuses.
+    OtherClock,
     /// Each validation lasts.
     NeverValidates,
 }
@@ -210,6 +212,13 @@ fn respond(state: &State, method: &Method, path: &str, body: &[u8]) -> Answer {
         Behaviour::Works | Behaviour::IssuesForAnotherName | Behaviour::NeverValidates => {}
         Behaviour::Html => {
             return with(StatusCode::OK, "text/html; charset=utf-8", "<p>".to_owned());
+        }
+        Behaviour::OtherClock => {
+            let problem = json!({"type": "urn:ietf:params:acme:error:serverInternal"});
+            let mut answer = json_with(StatusCode::INTERNAL_SERVER_ERROR, None, &problem);
+            let date = "Wed, 01 Jan 2020 00:00:00 GMT".parse().unwrap();
+            answer.headers_mut().insert("date", date);
+            return answer;
         }
         Behaviour::Nonsense => return with(StatusCode::OK, "application/json", "{]".to_owned()),
         Behaviour::Redirects => {

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::directory::{Behaviour, Directory};
 use super::pebble::{DOMAIN, Pebble, Site, Wanted, admin, ask};
-use crate::support::{Portcullis, run};
+use crate::support::{DEADLINE, Portcullis, run, wait_for};
 
-/// In how many seconds from now an event says that the next attempt is.
+/// How many seconds from now the next attempt of an event is.
 fn pause(event: &Value) -> i64 {
     let text = event["next_attempt"].as_str().unwrap();
     let mut date = Command::new("date");
@@ -48,7 +48,7 @@ fn failed_validation_is_named_and_its_pause_survives_a_restart() {
     let server = site.serve_apart(&pebble, &[]);
     let admin = admin(&server);
     let mut status = Value::Null;
-    assert!(crate::support::wait_for(crate::support::DEADLINE, || {
+    assert!(wait_for(DEADLINE, || {
         status = serde_json::from_str(&ask(&admin, "/status").1).unwrap();
         status["acme"]["next_attempt"].is_string()
     }));
@@ -84,6 +84,24 @@ fn failed_renewal_leaves_the_active_certificate() {
 }
 
 #[test]
+fn directory_that_is_gone_during_an_order_changes_nothing() {
+    let mut pebble = Pebble::start(&Wanted { lifetime: 15, ..Wanted::default() });
+    let site = Site::new();
+    let server = site.serve(&pebble, &[]);
+    let issued = server.wait_for_event("acme_certificate_issued", |_| true);
+    let pair = fs::read(site.cache().join("certificate-and-key.pem")).unwrap();
+    pebble.gate.hold();
+    let before = pebble.gate.connections();
+    assert!(wait_for(DEADLINE, || pebble.gate.connections() > before), "{}", server.log());
+    pebble.kill();
+    let event = failure(&server);
+    assert!(["challenge", "validation"].contains(&event["step"].as_str().unwrap()), "{event}");
+    let status: Value = serde_json::from_str(&ask(&admin(&server), "/status").1).unwrap();
+    assert_eq!(status["server"]["fingerprint"], issued["fingerprint"]);
+    assert_eq!(fs::read(site.cache().join("certificate-and-key.pem")).unwrap(), pair);
+}
+
+#[test]
 fn without_a_certificate_in_time_it_exits_1() {
     let pebble = Pebble::start(&Wanted::default());
     let site = Site::new();
@@ -102,6 +120,7 @@ fn directory_that_is_none_is_named() {
         (Behaviour::Redirects, "redirects to https://elsewhere.example/dir"),
         (Behaviour::Nonsense, "no JSON that makes sense"),
         (Behaviour::Unavailable, "503"),
+        (Behaviour::OtherClock, "the directory's clock says 2020-01-01T00:00:00Z"),
     ] {
         let directory = Directory::start(behaviour);
         let site = Site::new();
@@ -117,7 +136,19 @@ fn directory_that_is_none_is_named() {
 }
 
 #[test]
-fn directory_that_nobody_vouches_for_is_named() {
+fn directory_that_stalls_is_named() {
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("https://localhost:{}/dir", silent.local_addr().unwrap().port());
+    let site = Site::new();
+    let ca = Directory::start(Behaviour::Works).ca();
+    let server = Portcullis::serve(site.flags(&url, &ca, &[DOMAIN]));
+    let event = failure(&server);
+    assert!(event["detail"].as_str().unwrap().contains("no whole response"), "{event}");
+    assert!(event["detail"].as_str().unwrap().contains(&url), "{event}");
+}
+
+#[test]
+fn directory_with_a_certificate_of_an_unknown_ca_is_named() {
     let directory = Directory::start(Behaviour::Works);
     let other = Directory::start(Behaviour::Works);
     let site = Site::new();
@@ -210,6 +241,72 @@ fn cache_that_cannot_be_written_to_is_refused() {
 }
 
 #[test]
+fn cache_on_a_read_only_disk_is_refused() {
+    let unshare = |command: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "sh", "-c", command]);
+        unshare
+    };
+    if run(&mut unshare("true"), "").code != Some(0) {
+        eprintln!("SKIPPED: no mount namespaces here");
+        return;
+    }
+    let site = Site::new();
+    fs::create_dir(site.cache()).unwrap();
+    let binary = Portcullis::command().get_program().to_str().unwrap().to_owned();
+    let flags =
+        site.flags("https://localhost:1/dir", &site.files.path().join("trust/a.pem"), &[DOMAIN]);
+    let cache = site.cache().to_str().unwrap().to_owned();
+    let start = format!(
+        "mount -t tmpfs -o ro,mode=0700 none {cache} && exec {binary} serve --listen 127.0.0.1:0 {}",
+        flags.join(" ")
+    );
+    let finished = run(&mut unshare(&start), "");
+    assert_eq!(finished.code, Some(2), "{finished}");
+    let words =
+        ["--acme-cache cannot be written to", "Read-only file system", "not mounted read-only"];
+    assert!(words.iter().all(|word| finished.stderr.contains(word)), "{finished}");
+}
+
+#[test]
+fn cache_that_vanishes_is_named_before_anything_is_ordered() {
+    let pebble = Pebble::start(&Wanted { lifetime: 15, ..Wanted::default() });
+    let site = Site::new();
+    let server = site.serve(&pebble, &[]);
+    server.wait_for_event("acme_certificate_issued", |_| true);
+    let orders = pebble.gate.connections();
+    fs::remove_dir_all(site.cache()).unwrap();
+    let event = failure(&server);
+    assert_eq!(event["step"], "store", "{event}");
+    assert!(event["remedy"].as_str().unwrap().contains("--acme-cache"), "{event}");
+    assert_eq!(pebble.gate.connections(), orders, "no validation in vain");
+    assert_eq!(ask(&admin(&server), "/readyz").0, 200);
+}
+
+#[test]
+fn check_names_what_serve_would_refuse_and_writes_nothing() {
+    let site = Site::new();
+    let ca = Directory::start(Behaviour::Works).ca();
+    let check = |ca: &std::path::Path| {
+        let mut command = Portcullis::command();
+        let flags = site.flags("https://localhost:1/dir", ca, &[DOMAIN]);
+        run(command.arg("check").args(flags), "")
+    };
+    let finished = check(&ca);
+    assert_eq!(finished.code, Some(0), "{finished}");
+    assert!(finished.stdout.contains("serve orders the first one"), "{finished}");
+    assert!(!site.cache().exists());
+    let finished = check(&site.files.path().join("missing.pem"));
+    assert_eq!(finished.code, Some(2), "{finished}");
+    assert!(finished.stdout.contains("--acme-ca"), "{finished}");
+    fs::create_dir(site.cache()).unwrap();
+    fs::set_permissions(site.cache(), fs::Permissions::from_mode(0o755)).unwrap();
+    let finished = check(&ca);
+    assert_eq!(finished.code, Some(2), "{finished}");
+    assert!(finished.stdout.contains("chmod"), "{finished}");
+}
+
+#[test]
 fn cache_of_another_server_is_refused() {
     let pebble = Pebble::start(&Wanted::default());
     let site = Site::new();
@@ -281,7 +378,6 @@ fn account_that_the_directory_does_not_know_is_replaced() {
     server.wait_for_event("acme_certificate_issued", |_| true);
 }
 
-/// A pause is a minute or more: whoever waits for it has a test that takes as long.
 #[test]
 #[ignore = "it takes more than a minute"]
 fn order_that_failed_is_tried_again_and_succeeds() {

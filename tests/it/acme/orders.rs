@@ -71,7 +71,7 @@ fn empty_cache_listens_is_not_ready_and_rejects_every_handshake() {
 fn empty_cache_is_filled_and_the_certificate_becomes_active() {
     let pebble = Pebble::start(&Wanted::default());
     let site = Site::new();
-    let server = site.serve(&pebble, &["--acme-email=operator@example.com"]);
+    let server = site.serve(&pebble, &["--acme-email=operator@example.com", "--log=trace"]);
     let admin = admin(&server);
     let issued = server.wait_for_event("acme_certificate_issued", |_| true);
     assert_eq!(issued["domains"][0], DOMAIN);
@@ -101,8 +101,31 @@ fn empty_cache_is_filled_and_the_certificate_becomes_active() {
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
-    assert!(!server.log().contains("PRIVATE KEY"));
+    let log = server.log();
+    assert!(!log.contains("PRIVATE KEY"), "{log}");
+    let pair = fs::read_to_string(site.cache().join("certificate-and-key.pem")).unwrap();
+    let (_, key) = pair.split_once("-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let account = fs::read_to_string(site.cache().join("account.json")).unwrap();
+    let account: serde_json::Value = serde_json::from_str(&account).unwrap();
+    for secret in
+        [key.lines().next().unwrap(), account["credentials"]["key_pkcs8"].as_str().unwrap()]
+    {
+        assert!(secret.len() > 40 && !log.contains(secret), "a key in the log");
+    }
     assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn load_balancer_that_spreads_connections_is_warned_of() {
+    let directory = Directory::start(Behaviour::NeverValidates);
+    for (more, is_balanced) in [(&["--proxy-protocol"][..], true), (&[], false)] {
+        let site = Site::new();
+        let mut flags = site.flags(&directory.url(), &directory.ca(), &[DOMAIN]);
+        flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+        let server = Portcullis::serve(flags);
+        server.wait_for_event("acme_not_ready_until_issued", |_| true);
+        assert_eq!(server.log().contains("acme_behind_load_balancer"), is_balanced);
+    }
 }
 
 #[test]
@@ -169,7 +192,7 @@ fn certificate_is_renewed_with_a_new_key_and_no_request_is_lost() {
         Err(_) => 2,
     };
     // Renewed when a third is left.
-    let pebble = Pebble::start(&Wanted { lifetime: 12, ..Wanted::default() });
+    let pebble = Pebble::start(&Wanted { lifetime: 9, ..Wanted::default() });
     let site = Site::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);

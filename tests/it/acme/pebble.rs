@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -42,7 +43,7 @@ pub struct Pebble {
 
 /// The port of the validations, which leads to the server under test or nowhere.
 #[derive(Clone)]
-pub struct Gate(Arc<(Mutex<Way>, Condvar)>);
+pub struct Gate(Arc<(Mutex<Way>, Condvar)>, Arc<AtomicU32>);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
@@ -57,7 +58,7 @@ impl Gate {
     fn open() -> (Self, u16) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let gate = Self(Arc::new((Mutex::new(Way::Closed), Condvar::new())));
+        let gate = Self(Arc::new((Mutex::new(Way::Closed), Condvar::new())), Arc::default());
         let way = gate.clone();
         thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
@@ -81,12 +82,18 @@ impl Gate {
         self.set(Way::Held);
     }
 
+    /// How many connections of validations have come so far.
+    pub fn connections(&self) -> u32 {
+        self.1.load(Ordering::Relaxed)
+    }
+
     fn set(&self, way: Way) {
         *self.0.0.lock().unwrap() = way;
         self.0.1.notify_all();
     }
 
     fn pass(&self, socket: TcpStream) {
+        self.1.fetch_add(1, Ordering::Relaxed);
         let way = self.0.0.lock().unwrap();
         let wait = self.0.1.wait_timeout_while(way, DEADLINE, |way| *way == Way::Held);
         let Way::To(server) = *wait.unwrap().0 else { return };
