@@ -68,6 +68,11 @@ pub(crate) fn refuse<B: Body>(
     response.map(|text| KeepUnread { inner: text, unread: Some(unread) })
 }
 
+/// How many bytes of an unread request body are discarded after a response that closes its
+/// connection, in the response's extensions: a client that still sends would lose the response.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DiscardLimit(pub(crate) u64);
+
 /// Closes an HTTP/1.1 connection after this response.
 pub(crate) fn close<B>(response: &mut Response<B>, version: Version) {
     if version < Version::HTTP_2 {

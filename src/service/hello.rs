@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::service::Service;
 
 use crate::error::BoxError;
-use crate::problem::{self, KeepUnread};
+use crate::problem::{self, DiscardLimit, KeepUnread};
 use crate::request_context::{RequestContext, log_request};
 use crate::service::{BodyStalled, BodyTimeout};
 
@@ -61,17 +61,24 @@ where
         let context = RequestContext::of(&request);
         let version = request.version();
         let limit = usize::try_from(self.max_body).unwrap_or(usize::MAX);
+        let max_body = self.max_body;
         let is_too_large = request.body().size_hint().lower() > self.max_body;
         let body = BodyTimeout::new(request.into_body(), self.body_timeout);
         let mut body = Box::pin(Limited::new(body, limit));
         HelloFuture::Reading(Box::pin(async move {
             if is_too_large {
-                return Some(Unread { body, failure: Failure::TooLarge, context, version });
+                return Some(Unread {
+                    body,
+                    failure: Failure::TooLarge,
+                    context,
+                    version,
+                    max_body,
+                });
             }
             while let Some(frame) = body.frame().await {
                 if let Err(error) = frame {
                     let failure = Failure::of(&error);
-                    return Some(Unread { body, failure, context, version });
+                    return Some(Unread { body, failure, context, version, max_body });
                 }
             }
             None
@@ -90,6 +97,7 @@ pub struct Unread<B> {
     failure: Failure,
     context: RequestContext,
     version: Version,
+    max_body: u64,
 }
 
 /// The response of [`Hello`], once the request's body has been read.
@@ -150,6 +158,9 @@ impl<B: Body<Error: Into<BoxError>>> Unread<B> {
         };
         let number = status.as_u16();
         log_request!(info, &self.context, "request_refused", reason, status = number);
-        problem::refuse(status, detail, &self.context, self.version, self.body)
+        let limit = DiscardLimit(self.max_body);
+        let mut response = problem::refuse(status, detail, &self.context, self.version, self.body);
+        response.extensions_mut().insert(limit);
+        response
     }
 }

@@ -80,9 +80,26 @@ pub(in crate::server) async fn serve<S: HttpService>(
         "connection_closed"
     );
     let io = io.into_inner();
-    if !io.is_closed() && *state.phase.borrow() != Phase::Aborting {
-        Box::pin(tls_stream::close(io.into_inner(), reason.leaves_request_unread())).await;
+    if io.is_closed() || *state.phase.borrow() == Phase::Aborting {
+        return;
     }
+    let unread = state.unread_body(reason).filter(|_| !io.has_ended());
+    let tls = io.into_inner();
+    let closing = async {
+        match unread {
+            Some(limit) => tls_stream::close_within_body(tls, limit).await,
+            None => tls_stream::close(tls, reason.leaves_request_unread()).await,
+        }
+    };
+    let mut phase = state.phase.clone();
+    // Boxed, so that the future of a connection is smaller.
+    Box::pin(async {
+        tokio::select! {
+            () = closing => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Aborting) => {}
+        }
+    })
+    .await;
 }
 
 fn h2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {

@@ -85,6 +85,9 @@ impl<S: HttpService> Service<Request<Incoming>> for Gate<S> {
         context.store(request.extensions_mut());
         let in_flight = Some(InFlight::new(&self.state, context, version));
         self.state.progress.head_completed();
+        if version < Version::HTTP_2 {
+            self.state.body_began(!request.body().is_end_stream());
+        }
         if let Err(reason) = self.check(&request) {
             let response = refuse(reason, request, &self.state.meters);
             let inner = Inner::Refused { response: Some(response) };
@@ -163,6 +166,11 @@ where
         // A refused request's body may be unread, and what follows it cannot be found.
         if (is_last || is_refused) && *this.version < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(in_flight) = &in_flight
+            && *this.version < Version::HTTP_2
+        {
+            in_flight.state().responded(&response);
         }
         response.body_mut().set_in_flight(in_flight);
         Poll::Ready(Ok(response))

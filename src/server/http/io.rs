@@ -54,6 +54,11 @@ impl<T> ProgressIo<T> {
         self.inner
     }
 
+    /// True if the client has ended its side.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     /// True if both sides have ended the stream.
     pub(super) fn is_closed(&self) -> bool {
         self.has_ended && self.is_shut

@@ -5,14 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::{Response, header};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::problem::DiscardLimit;
 use crate::reload::Admission;
+use crate::server::http::close_reason::CloseReason;
 use crate::server::http::progress::Progress;
 use crate::server::limits::Limits;
 use crate::server::meters::Meters;
 use crate::server::phase::Phase;
+use crate::server::tls_stream::DISCARD_LIMIT;
 
 /// The address of the client that a request came from, in the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,11 @@ pub(in crate::server) struct ConnectionState {
     in_flight: AtomicU32,
     /// When the last request ended, in milliseconds since `began`; 0 before the first.
     idle_since: AtomicU64,
+    /// The bytes of the newest request's body to discard if its response ends the connection; 0 if
+    /// it has none. HTTP/1.1 only.
+    discard_limit: AtomicU64,
+    /// True if that response has `Connection: close`.
+    is_closing: AtomicBool,
     /// Set when the target of the next request has a fragment, which hyper drops.
     target_has_fragment: AtomicBool,
     /// The fingerprint and the peer as text, which every line of the access log carries.
@@ -65,6 +74,8 @@ impl ConnectionState {
             requests: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
+            discard_limit: AtomicU64::new(0),
+            is_closing: AtomicBool::new(false),
             target_has_fragment: AtomicBool::new(false),
             texts: OnceLock::new(),
         }
@@ -108,6 +119,32 @@ impl ConnectionState {
         let idle_since = u64::try_from(since_began).unwrap_or(u64::MAX).max(1);
         self.idle_since.store(idle_since, Ordering::Release);
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Records whether a request of HTTP/1.1 has a body.
+    pub(super) fn body_began(&self, has_body: bool) {
+        self.discard_limit.store(if has_body { DISCARD_LIMIT } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Records what a response says about the body of its request.
+    pub(super) fn responded<B>(&self, response: &Response<B>) {
+        if self.discard_limit.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        if let Some(DiscardLimit(limit)) = response.extensions().get() {
+            self.discard_limit.store(*limit, Ordering::Relaxed);
+        }
+        let close = response.headers().get(header::CONNECTION);
+        self.is_closing.store(close.is_some_and(|value| value == "close"), Ordering::Relaxed);
+    }
+
+    /// How much of a request body may be unread when the connection closes for this reason.
+    pub(super) fn unread_body(&self, reason: CloseReason) -> Option<u64> {
+        let limit = self.discard_limit.load(Ordering::Relaxed);
+        // hyper ends a connection by itself after a response to a request that was not read.
+        let has_ended_early =
+            reason == CloseReason::Done || self.is_closing.load(Ordering::Relaxed);
+        (limit > 0 && has_ended_early).then_some(limit)
     }
 
     pub(super) fn set_target_fragment(&self) {

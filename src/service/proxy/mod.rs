@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::ClientIdentity;
 use crate::error::BoxError;
-use crate::problem;
+use crate::problem::{self, DiscardLimit};
 use crate::request_context::{RequestContext, log_request};
 use crate::service::headers::HeaderRules;
 use crate::service::proxy::exchange::{Deadlines, Outgoing, exchange};
@@ -202,13 +202,19 @@ impl Inner {
         // request of HTTP/1, which the client must know.
         if !upload.is_over() {
             problem::close(&mut response, head.version);
+            response.extensions_mut().insert(DiscardLimit(self.max_body));
         }
         Ok(response)
     }
 }
 
 /// The response to a request that failed. The log gets the reason.
-fn report(failure: &ProxyError, head: &head::Parts, upload: Upload) -> Response<ProxyBody> {
+fn report(
+    failure: &ProxyError,
+    head: &head::Parts,
+    upload: Upload,
+    max_body: u64,
+) -> Response<ProxyBody> {
     failure.count();
     let context = RequestContext::of_head(head);
     let (status, reason) = (failure.status(), failure.reason());
@@ -222,6 +228,7 @@ fn report(failure: &ProxyError, head: &head::Parts, upload: Upload) -> Response<
     // The unread body must not be read as the next request.
     if matches!(failure, ProxyError::Rejection(_)) || !upload.is_empty() {
         problem::close(&mut response, head.version);
+        response.extensions_mut().insert(DiscardLimit(max_body));
     }
     response.map(|text| ProxyBody::text(text, upload))
 }
@@ -247,7 +254,8 @@ where
                 Ok(()) => proxy.forward(&head, &upload).await,
                 Err(error) => Err(error.into()),
             };
-            Ok(forwarded.unwrap_or_else(|failure| report(&failure, &head, upload)))
+            let max_body = proxy.max_body;
+            Ok(forwarded.unwrap_or_else(|failure| report(&failure, &head, upload, max_body)))
         })
     }
 }

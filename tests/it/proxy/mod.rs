@@ -1,12 +1,14 @@
 //! The proxy between real sockets: what reaches the application, what comes back, and what happens
 //! when either side fails.
 
+mod early;
 mod failing;
 mod http2;
 mod library;
 mod passing;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
