@@ -1,4 +1,11 @@
 //! Responses that report a failure: `application/problem+json` (RFC 9457).
+//!
+//! A refused HTTP/2 request whose body is still being sent gets HEADERS, DATA with END_STREAM, then
+//! RST_STREAM with NO_ERROR, as RFC 9113 section 8.1 has it; DATA that arrives later is ignored and
+//! returned to the flow control of the connection. A client must not discard the response for that
+//! reset. curl 7.88 does: it tries to send on, finds the stream closed and exits with 92 ("Stream
+//! error in the HTTP/2 framing layer"), unless it happens to read the response first. With HTTP/1.1
+//! it gets the response, as other HTTP/2 clients do.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;

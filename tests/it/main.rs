@@ -29,6 +29,8 @@ mod no_acme;
 mod parking;
 mod proxy;
 mod proxy_cli;
+mod proxy_failures;
+mod proxy_headers;
 mod proxy_protocol;
 mod proxy_smuggling;
 mod reload;

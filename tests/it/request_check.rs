@@ -48,6 +48,19 @@ async fn request_without_one_host_is_refused_in_front_of_every_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pipelined_request_with_a_fragment_is_refused_and_one_without_is_served() {
+    let site = Site::new();
+    let first = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (second, status) in [("/2#x", "400"), ("/2", "200")] {
+        let last = format!("GET {second} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let responses = exchange(&site, &format!("{first}{last}")).await;
+        let statuses: Vec<_> =
+            responses.split("HTTP/1.1 ").skip(1).filter_map(|it| it.get(..3)).collect();
+        assert_eq!(statuses, ["200", status], "{second}: {responses}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn request_that_cannot_be_parsed_is_logged_with_its_reason_and_counted() {
     let site = Site::new();
     for (request, reason) in [

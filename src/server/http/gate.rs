@@ -64,7 +64,7 @@ impl<S> Gate<S> {
         if request.headers().len() > self.state.max_headers {
             return Err(Malformed::TooManyHeaders);
         }
-        if self.state.take_target_fragment() {
+        if self.state.has_target_fragment() {
             return Err(Malformed::BadTarget);
         }
         check(request)

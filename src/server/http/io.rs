@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::server::http::request_check::FragmentScanner;
+use crate::server::http::request_check::{FragmentScanner, pipelined_fragment};
 use crate::server::http::state::ConnectionState;
 
 /// A stream that records its progress in the connection's state.
@@ -69,8 +69,21 @@ impl<T> ProgressIo<T> {
         if self.scanned_after != requests {
             (self.scanner, self.scanned_after) = (FragmentScanner::default(), requests);
         }
+        let begins_here = self.scanner == FragmentScanner::default();
         if self.scanner.scan(bytes) {
-            self.state.set_target_fragment();
+            self.state.set_target_fragment(requests);
+        } else if begins_here && let Some(heads) = pipelined_fragment(bytes, false) {
+            self.state.set_target_fragment(requests + heads);
+        }
+    }
+
+    /// The same for bytes that arrive while a request is in flight: its body, or a request that is
+    /// sent ahead.
+    fn scan_ahead(&self, bytes: &[u8]) {
+        if !self.state.has_body()
+            && let Some(heads) = pipelined_fragment(bytes, true)
+        {
+            self.state.set_target_fragment(self.state.requests() + heads);
         }
     }
 
@@ -99,10 +112,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for ProgressIo<T> {
         };
         if buffer.filled().len() == before {
             self.has_ended |= matches!(poll, Poll::Ready(Ok(()))) && buffer.remaining() > 0;
-        } else if self.records_heads && !self.state.is_busy() {
-            // While a request is in flight, the bytes are its body.
-            self.state.progress.head_began();
-            self.scan_head(buffer.filled().get(before..).unwrap_or_default());
+        } else if self.records_heads {
+            let bytes = buffer.filled().get(before..).unwrap_or_default();
+            if self.state.is_busy() {
+                self.scan_ahead(bytes);
+            } else {
+                self.state.progress.head_began();
+                self.scan_head(bytes);
+            }
         }
         poll
     }

@@ -60,7 +60,7 @@ fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 
 /// Finds a fragment (`#`) in the target of an HTTP/1.1 request, which hyper drops without an error.
 /// It sees the bytes of a head in the pieces in which they arrive.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum FragmentScanner {
     #[default]
     Method,
@@ -89,9 +89,67 @@ impl FragmentScanner {
     }
 }
 
+/// Finds a fragment in the target of a request that is sent ahead, in the same piece as the head
+/// before it: how many heads end before it. `at_boundary` tells whether the bytes begin with a
+/// request line. What follows a request with a body is not found.
+pub(super) fn pipelined_fragment(bytes: &[u8], at_boundary: bool) -> Option<u64> {
+    // Nearly no request has one, and this is quick.
+    if !bytes.contains(&b'#') {
+        return None;
+    }
+    let (mut heads, mut awaits_request, mut has_body) = (0, at_boundary, false);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let is_whole = line.ends_with(b"\n");
+        let line = line.trim_ascii_end();
+        match (awaits_request, line.is_empty()) {
+            (true, true) => {}
+            (true, false) => {
+                let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+                let is_target = target.starts_with(b"/") || target.starts_with(b"http");
+                if is_target && target.contains(&b'#') {
+                    return Some(heads);
+                }
+                awaits_request = false;
+            }
+            (false, true) if is_whole => {
+                if has_body {
+                    return None;
+                }
+                (heads, awaits_request) = (heads + 1, true);
+            }
+            (false, true) => {}
+            (false, false) => has_body |= announces_body(line),
+        }
+    }
+    None
+}
+
+fn announces_body(line: &[u8]) -> bool {
+    let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+    let (name, value) = line.split_at(colon);
+    name.eq_ignore_ascii_case(b"transfer-encoding")
+        || name.eq_ignore_ascii_case(b"content-length")
+            && value.get(1..).is_some_and(|value| value.trim_ascii() != b"0")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fragment_in_a_later_target_is_found_and_one_elsewhere_is_not() {
+        for (bytes, at_boundary, heads) in [
+            ("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2#x HTTP/1.1\r\n", false, Some(1)),
+            ("GET /1 HTTP/1.1\nA: b\n\nGET /2 HTTP/1.1\n\nGET /3#", false, Some(2)),
+            ("GET /2#x HTTP/1.1\r\n", true, Some(0)),
+            ("GET /2#x HTTP/1.1\r\n", false, None),
+            ("POST /1 HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET /2#x", false, None),
+            ("POST /1 HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /2#x", false, Some(1)),
+            ("GET /1 HTTP/1.1\r\nA: b#\r\n\r\nGET /2 HTTP/1.1\r\nA: #\r\n\r\n", false, None),
+        ] {
+            assert_eq!(pipelined_fragment(bytes.as_bytes(), at_boundary), heads, "{bytes:?}");
+        }
+    }
 
     fn refusal(version: Version, target: &str, hosts: &[&str]) -> Option<Malformed> {
         let mut request = Request::builder().version(version).uri(target);

@@ -45,8 +45,8 @@ pub(in crate::server) struct ConnectionState {
     discard_limit: AtomicU64,
     /// True if that response has `Connection: close`.
     is_closing: AtomicBool,
-    /// Set when the target of the next request has a fragment, which hyper drops.
-    target_has_fragment: AtomicBool,
+    /// The number of the first request whose target has a fragment, which hyper drops.
+    fragment_from: AtomicU64,
     /// The fingerprint and the peer as text, which every line of the access log carries.
     texts: OnceLock<(String, String)>,
 }
@@ -76,7 +76,7 @@ impl ConnectionState {
             idle_since: AtomicU64::new(0),
             discard_limit: AtomicU64::new(0),
             is_closing: AtomicBool::new(false),
-            target_has_fragment: AtomicBool::new(false),
+            fragment_from: AtomicU64::new(u64::MAX),
             texts: OnceLock::new(),
         }
     }
@@ -147,14 +147,19 @@ impl ConnectionState {
         (limit > 0 && has_ended_early).then_some(limit)
     }
 
-    pub(super) fn set_target_fragment(&self) {
-        self.target_has_fragment.store(true, Ordering::Relaxed);
+    /// True if the newest request has a body, in HTTP/1.1.
+    pub(super) fn has_body(&self) -> bool {
+        self.discard_limit.load(Ordering::Relaxed) > 0
     }
 
-    /// True once for a request whose target has a fragment.
-    pub(super) fn take_target_fragment(&self) -> bool {
-        self.target_has_fragment.load(Ordering::Relaxed)
-            && self.target_has_fragment.swap(false, Ordering::Relaxed)
+    /// Records that the target of this request, counted from 0, has a fragment.
+    pub(super) fn set_target_fragment(&self, request: u64) {
+        self.fragment_from.fetch_min(request, Ordering::Relaxed);
+    }
+
+    /// True if the target of the newest request has a fragment, or one before it had.
+    pub(super) fn has_target_fragment(&self) -> bool {
+        self.requests() > self.fragment_from.load(Ordering::Relaxed)
     }
 
     /// Closes the connection after the response that is ready now.

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::task::unconstrained;
@@ -175,7 +175,7 @@ async fn send(
         deadline.as_mut().poll(context).map(Err)
     });
     let failure = match outcome.await {
-        Ok(Ok(response)) => match check(response) {
+        Ok(Ok(response)) => match check(response, connection.traffic.read()) {
             Ok(response) => return Ok(UpstreamResponse { response, connection }),
             Err(failure) => failure,
         },
@@ -205,8 +205,18 @@ fn classify(error: hyper::Error, upload: Option<UploadError>, read: usize) -> Pr
     }
 }
 
-/// Refuses responses that cannot be passed on.
-fn check(response: Response<Incoming>) -> Result<Response<Incoming>, ProxyError> {
+/// The size of a response's head, without its first line.
+fn head_size<B>(response: &Response<B>) -> usize {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    response.headers().iter().map(line).sum()
+}
+
+/// Refuses responses that cannot be passed on. `read` is how many bytes have arrived.
+fn check(response: Response<Incoming>, read: usize) -> Result<Response<Incoming>, ProxyError> {
+    // hyper's limit is on its buffer, which may hold twice as much.
+    if read > MAX_HEAD && head_size(&response) > MAX_HEAD {
+        return Err(ProxyError::HeadTooLarge);
+    }
     let mut encodings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     let is_framed = encodings.next().is_none_or(is_chunked) && encodings.next().is_none();

@@ -189,7 +189,8 @@ impl ProxyError {
             Self::Connect(_) => "The application cannot be reached.",
             Self::Closed(_) => "The application closed the connection without responding.",
             Self::BadResponse(_) => "The application's response is malformed.",
-            Self::TooManyHeaders | Self::HeadTooLarge => "The application's response is too large.",
+            Self::TooManyHeaders => "The application's response has too many header lines.",
+            Self::HeadTooLarge => "The head of the application's response is too large.",
             Self::Body(_) => "The application's response broke off.",
             Self::QueueTimeout | Self::ConnectTimeout | Self::ResponseTimeout => {
                 "The application did not respond in time."

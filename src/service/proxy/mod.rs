@@ -196,11 +196,12 @@ impl Inner {
         let slot = self.pool.enter(began + self.deadlines.response).await?;
         let (state, upstream) = (&self.state, &self.upstream);
         let response = exchange(state, upstream, &slot, &outgoing, self.deadlines, began).await?;
+        let is_early = !upload.is_over() || response.connection.traffic.has_write_failed();
         let context = RequestContext::of_head(head);
         let mut response = response::relay(response, slot, upload.clone(), context);
         // An early response: the unread request body makes the connection unusable for another
         // request of HTTP/1, which the client must know.
-        if !upload.is_over() {
+        if is_early {
             problem::close(&mut response, head.version);
             response.extensions_mut().insert(DiscardLimit(self.max_body));
         }

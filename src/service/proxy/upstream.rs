@@ -204,6 +204,11 @@ impl Traffic {
         self.has_written.load(Ordering::Relaxed)
     }
 
+    /// True if the application no longer reads.
+    pub(super) fn has_write_failed(&self) -> bool {
+        self.has_write_failed.load(Ordering::Relaxed)
+    }
+
     /// True if the application reset the connection, or closed it while we were writing.
     pub(super) fn was_reset(&self) -> bool {
         self.was_reset.load(Ordering::Relaxed)

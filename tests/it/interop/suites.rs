@@ -41,6 +41,14 @@ fn http2_frames_get_their_expected_reaction() {
     assert_all_pass("http2_cases.py", Tls::V13, &[]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Python with hyperframe and hpack; run by .ci/run"]
+async fn proxied_http2_frames_get_their_expected_reaction() {
+    let app = App::start(|_, _| Reply::ok()).await;
+    let upstream = format!("http://{}", app.address);
+    assert_all_pass("http2_cases.py", Tls::V13, &["--upstream", &upstream]);
+}
+
 #[test]
 #[ignore = "needs Python with tlslite-ng; run by .ci/run"]
 fn malformed_tls_messages_get_their_expected_alert() {

@@ -68,7 +68,9 @@ impl Portcullis {
         let path = std::env::var_os("PORTCULLIS_BIN").map_or_else(built, PathBuf::from);
         let mut command = Command::new(path);
         // It would warn of a variable that it does not know.
-        command.env_remove("PORTCULLIS_BIN").env_remove("PORTCULLIS_GENUINE");
+        for variable in ["PORTCULLIS_BIN", "PORTCULLIS_GENUINE", "PORTCULLIS_SUITES_PYTHON"] {
+            command.env_remove(variable);
+        }
         command
     }
 
