@@ -1,5 +1,6 @@
 //! An accept loop of one's own. rustls calls no verifier for a resumed session or a live connection,
 //! so the loop looks the client up before each request. Then the certificate is removed.
+#![allow(clippy::disallowed_methods, reason = "the process-wide provider is this program's")]
 use portcullis::{PinnedClientVerifier, TrustStore};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
@@ -8,7 +9,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 type Trusted = tokio::sync::watch::Receiver<Arc<TrustStore>>;
-
 /// Echoes each byte while the client's certificate is trusted.
 async fn serve(socket: TcpStream, tls: TlsAcceptor, trusted: Trusted) -> io::Result<()> {
     let mut stream = tls.accept(socket).await?;
