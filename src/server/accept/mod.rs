@@ -137,7 +137,10 @@ async fn serve<S: HttpService>(
     mut phase: watch::Receiver<Phase>,
 ) {
     let has_sent = AtomicBool::new(false);
-    let mark_sent = || has_sent.store(true, Ordering::Relaxed);
+    let mark_sent = || {
+        has_sent.store(true, Ordering::Relaxed);
+        place.mark_begun();
+    };
     let established = tokio::select! {
         established = establish(socket, &mut peer, &acceptor, mark_sent) => established,
         () = place.dropped() => Err(Reason::TooManyHandshakes.into()),
