@@ -206,31 +206,39 @@ fn json_with(status: StatusCode, location: Option<String>, value: &Value) -> Ans
     answer
 }
 
-fn respond(state: &State, method: &Method, path: &str, body: &[u8]) -> Answer {
-    let base = &state.base;
-    match state.behaviour {
-        Behaviour::Works | Behaviour::IssuesForAnotherName | Behaviour::NeverValidates => {}
-        Behaviour::Html => {
-            return with(StatusCode::OK, "text/html; charset=utf-8", "<p>".to_owned());
+/// The response of a directory that does not work, whatever it is asked for.
+fn misbehave(behaviour: Behaviour) -> Option<Answer> {
+    let answer = match behaviour {
+        Behaviour::Works | Behaviour::IssuesForAnotherName | Behaviour::NeverValidates => {
+            return None;
         }
+        Behaviour::Html => with(StatusCode::OK, "text/html; charset=utf-8", "<p>".to_owned()),
         Behaviour::OtherClock => {
             let problem = json!({"type": "urn:ietf:params:acme:error:serverInternal"});
             let mut answer = json_with(StatusCode::INTERNAL_SERVER_ERROR, None, &problem);
             let date = "Wed, 01 Jan 2020 00:00:00 GMT".parse().unwrap();
             answer.headers_mut().insert("date", date);
-            return answer;
+            answer
         }
-        Behaviour::Nonsense => return with(StatusCode::OK, "application/json", "{]".to_owned()),
+        Behaviour::Nonsense => with(StatusCode::OK, "application/json", "{]".to_owned()),
         Behaviour::Redirects => {
             let elsewhere = Some("https://elsewhere.example/dir".to_owned());
-            return json_with(StatusCode::FOUND, elsewhere, &json!({}));
+            json_with(StatusCode::FOUND, elsewhere, &json!({}))
         }
         Behaviour::Unavailable => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             let mut answer = with(status, "text/plain", "later".to_owned());
             answer.headers_mut().insert("retry-after", "1800".parse().unwrap());
-            return answer;
+            answer
         }
+    };
+    Some(answer)
+}
+
+fn respond(state: &State, method: &Method, path: &str, body: &[u8]) -> Answer {
+    let base = &state.base;
+    if let Some(answer) = misbehave(state.behaviour) {
+        return answer;
     }
     let mut seen = state.seen.lock().unwrap();
     let outer: Value = serde_json::from_slice(body).unwrap_or_default();

@@ -286,7 +286,7 @@ fn raise_open_files() {
 async fn stalled_validations_keep_out_neither_clients_nor_other_validations() {
     let number = match std::env::var("PORTCULLIS_STALLED") {
         Ok(number) => number.parse().unwrap(),
-        Err(_) => 500,
+        Err(_) => 500_u32,
     };
     raise_open_files();
     let validating = tokio::task::spawn_blocking(Validating::start).await.unwrap();
@@ -311,7 +311,9 @@ async fn stalled_validations_keep_out_neither_clients_nor_other_validations() {
     for _ in 0..10 {
         let began = Instant::now();
         assert!(client.request(addr, DOMAIN).await.unwrap().contains("hello world"));
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        // A debug build needs a fifth of a millisecond for each ClientHello, relaxed or not.
+        let longest = Duration::from_secs(1) + Duration::from_micros(400) * number;
+        assert!(began.elapsed() < longest, "{:?}", began.elapsed());
     }
     let validator = Connector::new(&[ACME], &rustls::version::TLS13, None);
     let last = Instant::now();
@@ -326,7 +328,10 @@ async fn stalled_validations_keep_out_neither_clients_nor_other_validations() {
         assert!(Instant::now() < end, "{}", validating.metric(timed_out));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(validating.metric(dropped) + validating.metric(timed_out) >= f64::from(number));
+    // So many at once that some gave way before their ClientHello was read.
+    let too_many = "portcullis_handshakes_total{result=\"too_many_handshakes\"}";
+    let counted = [dropped, timed_out, too_many].map(|series| validating.metric(series));
+    assert!(counted.iter().sum::<f64>() >= f64::from(number), "{counted:?}");
     assert!(validating.metric(timed_out) <= 8.0);
     // The last one came before `last`; a machine that is busy takes its time to count it.
     assert!(last.elapsed() < Duration::from_secs(5 + 3), "{:?}", last.elapsed());

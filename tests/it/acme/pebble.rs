@@ -146,6 +146,8 @@ impl Pebble {
         directory.arg("-config").arg(at("pebble.json"));
         directory.arg("-dnsserver").arg(format!("127.0.0.1:{dns}"));
         directory.env("PEBBLE_VA_NOSLEEP", "1");
+        // By default every other order needs no validation.
+        directory.env("PEBBLE_AUTHZREUSE", "0");
         directory.env("PEBBLE_WFE_NONCEREJECT", wanted.bad_nonces.to_string());
         let processes = vec![spawn(&mut names), spawn(&mut directory)];
         let is_up = |port: u16| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
