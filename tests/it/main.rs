@@ -19,6 +19,8 @@ mod environment;
 mod examples;
 #[cfg(feature = "axum")]
 mod extract;
+#[cfg(feature = "aws")]
+mod fetch;
 mod fire;
 mod genuine;
 mod interop;

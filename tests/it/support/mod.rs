@@ -91,6 +91,17 @@ impl Portcullis {
 
     /// Starts a server by this command, which has it log in JSON, and waits until it listens.
     pub fn start(command: &mut Command) -> Self {
+        let mut server = Self::spawn(command);
+        let listening = server.wait_for_event("listening", |_| true);
+        server.addr = listening["addr"]
+            .as_str()
+            .and_then(|addr| addr.parse().ok())
+            .expect("`listening` carries the bound address");
+        server
+    }
+
+    /// Starts any command that logs in JSON.
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -103,13 +114,7 @@ impl Portcullis {
             move || collect(BufReader::new(stderr), &log)
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { child, log, addr: nowhere };
-        let listening = server.wait_for_event("listening", |_| true);
-        server.addr = listening["addr"]
-            .as_str()
-            .and_then(|addr| addr.parse().ok())
-            .expect("`listening` carries the bound address");
-        server
+        Self { child, log, addr: nowhere }
     }
 
     /// What the kernel tells of the process: a file of its directory in `/proc`.
