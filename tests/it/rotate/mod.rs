@@ -86,24 +86,40 @@ impl Fleet {
         self.dir.path().join("trust")
     }
 
+    /// `fetch` adopts the file, and removes it later.
+    fn name_file_as_fetch_does(&self) {
+        let fetched = self.trust().join(format!("{}.pem", self.old));
+        fs::rename(self.trust().join("gateway-2025.pem"), fetched).unwrap();
+    }
+
     fn stage(&self) -> String {
         format!("{}/prod", self.api)
     }
 
     /// `rotate` with waits that suit a test.
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = self.bare();
-        command.arg("--trust").arg(self.trust()).args(more);
+        let mut command = self.bare(more);
+        command.arg("--trust").arg(self.trust());
         command
     }
 
-    fn bare(&self) -> Command {
+    /// Without `--trust`. Waits that `more` names are not set.
+    fn bare(&self, more: &[&str]) -> Command {
         let mut command = Portcullis::command();
         command.envs(self.plane.variables()).args(["rotate", "--stage", &self.stage()]);
         command.arg("--replicas");
         command.args(self.servers.iter().map(|server| format!("http://{}", server.admin)));
-        command.args(["--timeout", "30s", "--switch-timeout", "8s"]);
-        command.args(["--quiet-for", "2s", "--quiet-timeout", "60s"]);
+        for (flag, value) in [
+            ("--timeout", "30s"),
+            ("--switch-timeout", "8s"),
+            ("--quiet-for", "2s"),
+            ("--quiet-timeout", "60s"),
+        ] {
+            if !more.contains(&flag) {
+                command.args([flag, value]);
+            }
+        }
+        command.args(more);
         command
     }
 

@@ -28,7 +28,7 @@ fn replica_that_never_trusts_the_new_one_stops_before_the_switch() {
     let fleet = Fleet::new();
     let other = Fleet::new();
     put(&other.trust(), "of-the-other.pem", &fleet.plane.certificate(&fleet.old).unwrap().pem);
-    other.servers[0].process.wait_for_event("trust_changed", |_| true);
+    other.servers[0].process.wait_for_event("trust_reloaded", |_| true);
     let admin = format!("http://{}", other.servers[0].admin);
     let finished = fleet.rotate(&["--replicas", &admin, "--timeout", "3s"]);
     fail(&finished, 1, &["trust", "does not trust", "to continue: portcullis rotate"]);
@@ -72,10 +72,10 @@ fn acm_certificate_is_left_to_acm() {
 fn usage_is_refused_with_the_flag() {
     let fleet = Fleet::new();
     let file = fleet.trust().join("gateway-2025.pem");
-    let mut command = fleet.bare();
+    let mut command = fleet.bare(&[]);
     command.arg("--trust").arg(&file);
     fail(&finish(command), 2, &["--trust", "not a directory"]);
-    fail(&finish(fleet.bare()), 2, &["--trust", "--fleet-fetches"]);
+    fail(&finish(fleet.bare(&[])), 2, &["--trust", "--fleet-fetches"]);
     fail(&fleet.rotate(&["--fleet-fetches"]), 2, &["--fleet-fetches"]);
     fail(&fleet.rotate(&["--stage", "no-slash"]), 2, &["API_ID/STAGE"]);
     fail(&fleet.rotate(&["--replicas", "10.0.0.1:9"]), 2, &["http://"]);

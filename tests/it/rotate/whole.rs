@@ -1,7 +1,5 @@
 //! The rotation as it should go.
 
-use std::fs;
-
 use super::*;
 
 #[test]
@@ -84,6 +82,7 @@ fn unnamed_stage_keeps_the_certificate_and_is_named() {
     assert_ne!(fleet.presented(), fleet.old);
     // Once that stage presents another one, the rotation is finished.
     fleet.plane.set_stage(&other, "live", Some(&fleet.presented()));
+    let _traffic = fleet.plane.start_traffic(fleet.backends());
     succeed(&fleet.rotate(&["--stage", &format!("{other}/live"), "--renew-before", "0s"]));
 }
 
@@ -93,15 +92,9 @@ fn fleet_that_fetches_is_only_waited_for() {
     let mut fetch = Portcullis::command();
     fetch.envs(fleet.plane.variables()).arg("fetch").arg("--into").arg(fleet.trust());
     fetch.args(["--stage", &fleet.stage(), "--every", "1s", "--keep-for", "1h"]);
-    fs::rename(
-        fleet.trust().join("gateway-2025.pem"),
-        fleet.trust().join(format!("{}.pem", fleet.old)),
-    )
-    .unwrap();
+    fleet.name_file_as_fetch_does();
     let mut fetching = spawn(&mut fetch);
-    let mut command = fleet.bare();
-    command.arg("--fleet-fetches");
-    let finished = finish(command);
+    let finished = finish(fleet.bare(&["--fleet-fetches"]));
     fetching.kill().unwrap();
     let log = fetching.wait_with_output().unwrap();
     assert_eq!(finished.code, Some(0), "{finished}\n{}", String::from_utf8_lossy(&log.stderr));
@@ -115,17 +108,12 @@ fn fleet_that_fetches_is_only_waited_for() {
 fn two_runs_at_once_agree_on_one_certificate() {
     let fleet = Fleet::new().with_traffic();
     put(&fleet.trust(), "unrelated.pem", &PKI.a.cert);
+    fleet.name_file_as_fetch_does();
     let mut fetch = Portcullis::command();
     fetch.envs(fleet.plane.variables()).arg("fetch").arg("--into").arg(fleet.trust());
     fetch.args(["--stage", &fleet.stage(), "--every", "1s"]);
     let mut fetching = spawn(&mut fetch);
-    let runs: Vec<_> = (0..2)
-        .map(|_| {
-            let mut command = fleet.bare();
-            command.arg("--fleet-fetches");
-            command
-        })
-        .collect();
+    let runs: Vec<_> = (0..2).map(|_| fleet.bare(&["--fleet-fetches"])).collect();
     let finished: Vec<_> = std::thread::scope(|scope| {
         let runs: Vec<_> = runs.into_iter().map(|run| scope.spawn(|| finish(run))).collect();
         runs.into_iter().map(|run| run.join().unwrap()).collect()
