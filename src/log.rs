@@ -1,8 +1,7 @@
-//! How log lines are written: a line for people or a JSON object, to standard error, by a thread
-//! of its own.
+//! Writes log lines, as text or JSON, to standard error in a thread of its own.
 //!
-//! Whoever logs never waits for who reads: lines are gathered in memory, a bounded amount of it,
-//! and written many at a time. What comes while there is no room is lost, and counted.
+//! Logging never blocks on a slow reader: lines are buffered up to a bound and written in batches.
+//! A line that does not fit is dropped and counted.
 
 mod lines;
 
@@ -18,24 +17,24 @@ use tracing_subscriber::layer::Context;
 
 pub use lines::Lines;
 
-/// So much may wait to be written.
-const ROOM: usize = 4 << 20;
-/// So long is gathered before it is written: at a hundred thousand lines a second, waking a thread
-/// for each would cost more than the lines.
-const GATHER: Duration = Duration::from_millis(5);
-/// So long may the last lines take at the end, where nobody reads them.
-const LAST: Duration = Duration::from_secs(1);
+/// The most bytes that are buffered.
+const MAX_BUFFERED: usize = 4 << 20;
+/// How long lines are collected before a write: at a hundred thousand lines a second, waking the
+/// thread for each would cost more than the lines.
+const BATCH_DELAY: Duration = Duration::from_millis(5);
+/// How long the last write may take when the process ends, if the reader is stuck.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where log lines go.
+/// Buffers log lines for the writing thread.
 #[derive(Clone, Debug)]
 pub struct LogWriter(Arc<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
     state: Mutex<State>,
-    /// There is something to write, or nothing more will come.
-    stirred: Condvar,
-    /// All has been written.
+    /// Signalled when lines are buffered or the log closes.
+    has_lines: Condvar,
+    /// Signalled when everything has been written.
     done: Condvar,
 }
 
@@ -43,22 +42,22 @@ struct Queue {
 struct State {
     bytes: Vec<u8>,
     lost: u64,
-    /// The writer sleeps, and must be woken.
+    /// The writing thread sleeps and must be woken.
     is_idle: bool,
     is_closing: bool,
     is_done: bool,
 }
 
-/// Has the last lines written when it is dropped.
+/// Flushes the log when it is dropped.
 #[derive(Debug)]
 #[must_use = "the log ends when it is dropped"]
 pub struct LogGuard(Arc<Queue>);
 
 impl LogWriter {
-    /// Starts the thread that writes.
+    /// Starts the writing thread.
     ///
     /// # Errors
-    /// There can be no further thread.
+    /// The thread cannot be started.
     pub fn start(out: impl io::Write + Send + 'static) -> io::Result<(Self, LogGuard)> {
         let queue = Arc::new(Queue::default());
         let writer = Arc::clone(&queue);
@@ -66,7 +65,7 @@ impl LogWriter {
         Ok((Self(Arc::clone(&queue)), LogGuard(queue)))
     }
 
-    /// How many lines were lost until now.
+    /// The number of dropped lines.
     pub fn lost(&self) -> u64 {
         self.0.state().lost
     }
@@ -79,14 +78,14 @@ impl Queue {
 
     fn push(&self, line: &[u8]) {
         let mut state = self.state();
-        if state.bytes.len() + line.len() > ROOM {
+        if state.bytes.len() + line.len() > MAX_BUFFERED {
             state.lost += 1;
             return;
         }
         state.bytes.extend_from_slice(line);
         if std::mem::take(&mut state.is_idle) {
             drop(state);
-            self.stirred.notify_one();
+            self.has_lines.notify_one();
         }
     }
 
@@ -96,13 +95,13 @@ impl Queue {
             let mut state = self.state();
             while state.bytes.is_empty() && !state.is_closing {
                 state.is_idle = true;
-                state = self.stirred.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.has_lines.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             state.is_idle = false;
             std::mem::swap(&mut batch, &mut state.bytes);
             let is_last = state.is_closing;
             drop(state);
-            // Where standard error is gone there is nobody to tell.
+            // An error of standard error has no other place to be reported.
             let _ = out.write_all(&batch).and_then(|()| out.flush());
             batch.clear();
             let mut state = self.state();
@@ -110,8 +109,8 @@ impl Queue {
                 state.is_done = true;
                 return self.done.notify_all();
             }
-            let gathers = |state: &mut State| !state.is_closing;
-            drop(self.stirred.wait_timeout_while(state, GATHER, gathers));
+            let collects = |state: &mut State| !state.is_closing;
+            drop(self.has_lines.wait_timeout_while(state, BATCH_DELAY, collects));
         }
     }
 }
@@ -120,8 +119,8 @@ impl Drop for LogGuard {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.is_closing = true;
-        self.0.stirred.notify_all();
-        drop(self.0.done.wait_timeout_while(state, LAST, |state| !state.is_done));
+        self.0.has_lines.notify_all();
+        drop(self.0.done.wait_timeout_while(state, LAST_WRITE_TIMEOUT, |state| !state.is_done));
     }
 }
 
@@ -140,16 +139,16 @@ impl LogLayer {
 }
 
 thread_local! {
-    /// The memory of the last line of this thread, for the next.
+    /// The buffer of this thread's last line, reused by the next.
     static LINE: Cell<String> = const { Cell::new(String::new()) };
 }
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        // Where the thread is about to end, it is gone.
+        // A thread that is about to end has dropped it.
         let mut line = LINE.try_with(Cell::take).unwrap_or_default();
         line.clear();
-        // It fails only where a value that is shown says so: there is no line to write then.
+        // Formatting fails only if a value's own `Display` does.
         if self.lines.write(&mut line, event).is_ok() {
             self.writer.0.push(line.as_bytes());
         }
@@ -166,10 +165,10 @@ mod tests {
 
     use super::*;
 
-    /// What somebody would have written who hands each write over.
-    struct Handing(mpsc::Sender<String>);
+    /// Sends each write to a channel.
+    struct ChannelWriter(mpsc::Sender<String>);
 
-    impl io::Write for Handing {
+    impl io::Write for ChannelWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.send(String::from_utf8_lossy(bytes).into_owned()).map_err(io::Error::other)?;
             Ok(bytes.len())
@@ -182,7 +181,7 @@ mod tests {
 
     fn written(lines: Lines, log: impl FnOnce()) -> String {
         let (sender, receiver) = mpsc::channel();
-        let (writer, guard) = LogWriter::start(Handing(sender)).unwrap();
+        let (writer, guard) = LogWriter::start(ChannelWriter(sender)).unwrap();
         let layer = LogLayer::new(lines, writer);
         with_default(tracing_subscriber::registry().with(layer), log);
         drop(guard);
@@ -194,11 +193,11 @@ mod tests {
     #[test]
     fn json_line_is_one_object_whatever_its_values() {
         let line = written(Lines::Json, || {
-            tracing::info!(subject = HOSTILE, n = 7, share = 0.5, is = true, gone = Option::<u8>::None, d = ?HOSTILE, "refused");
+            tracing::info!(subject = HOSTILE, n = 7, share = 0.5, is = true, gone = Option::<u8>::None, d = ?HOSTILE, "client_rejected");
         });
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line.matches('\n').count(), 1, "{line}");
-        assert_eq!(value["message"], "refused");
+        assert_eq!(value["message"], "client_rejected");
         assert_eq!(value["subject"], HOSTILE);
         assert_eq!((&value["n"], &value["share"]), (&7.into(), &0.5.into()));
         assert_eq!(value["is"], true);
@@ -209,9 +208,9 @@ mod tests {
     #[test]
     fn text_line_is_one_line_with_unambiguous_values() {
         let line = written(Lines::Text { colours: false }, || {
-            tracing::warn!(subject = HOSTILE, reason = "expired", empty = "", "refused");
+            tracing::warn!(subject = HOSTILE, reason = "expired", empty = "", "client_rejected");
         });
-        assert!(line.contains(" WARN refused subject=\"CN="), "{line}");
+        assert!(line.contains(" WARN client_rejected subject=\"CN="), "{line}");
         assert!(line.contains(" reason=expired empty=\"\" "), "{line}");
         assert!(!line.trim_end().contains(char::is_control), "{line:?}");
     }
@@ -244,10 +243,10 @@ mod tests {
         }
         let (writer, guard) = LogWriter::start(Stuck(sender)).unwrap();
         let line = [b'x'; 1024];
-        for _ in 0..3 * ROOM / line.len() {
+        for _ in 0..3 * MAX_BUFFERED / line.len() {
             writer.0.push(&line);
         }
-        let most = u64::try_from(2 * ROOM / line.len()).unwrap();
+        let most = u64::try_from(2 * MAX_BUFFERED / line.len()).unwrap();
         assert!(writer.lost() >= most / 2, "{}", writer.lost());
         drop(receiver);
         drop(guard);

@@ -62,7 +62,7 @@
 //!
 //! # An accepted client
 //!
-//! It may send requests. It is not trusted to be polite, nor to tell who it is.
+//! It may send requests. It is not trusted to behave, nor to identify itself truthfully.
 //!
 //! | the client | what stops it | tests |
 //! |---|---|---|

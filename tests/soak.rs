@@ -73,9 +73,9 @@ impl UsageCounters {
     /// A request of a certificate that stays.
     fn note<T>(&self, what: &str, result: io::Result<T>) -> Option<T> {
         match result {
-            Ok(answer) => {
+            Ok(response) => {
                 Self::add(&self.requests);
-                Some(answer)
+                Some(response)
             }
             Err(error) => {
                 self.lost.lock().unwrap().push(format!("{what}: {error}"));
@@ -276,8 +276,8 @@ async fn come_anew(counts: Arc<UsageCounters>, address: SocketAddr) {
     let mut pace = pace();
     while !counts.is_over() {
         pace.tick().await;
-        let answer = counts.note("on a new connection", connector.ask(address).await);
-        if let Some((_, kind)) = answer {
+        let response = counts.note("on a new connection", connector.ask(address).await);
+        if let Some((_, kind)) = response {
             counts.handshake(Some(kind));
         }
     }
@@ -311,8 +311,8 @@ async fn stranger(counts: Arc<UsageCounters>, address: SocketAddr) {
     let mut pace = pace();
     while !counts.is_over() {
         pace.tick().await;
-        let answer = stranger.ask(address).await;
-        UsageCounters::add(if answer.is_ok() { &counts.let_in } else { &counts.refusals });
+        let response = stranger.ask(address).await;
+        UsageCounters::add(if response.is_ok() { &counts.let_in } else { &counts.refusals });
     }
 }
 

@@ -18,7 +18,7 @@ use crate::trust::{rfc3339, unix_time};
 
 /// However far the next attempt is, the clock is looked at so often: it may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// So often is an order begun again at once, where the directory's answer asks for that.
+/// How often an order is restarted at once when the directory's response asks for that.
 const MOST_AT_ONCE: usize = 8;
 
 /// Orders when it is time.
@@ -167,7 +167,7 @@ impl<'a> Renewal<'a> {
         self.store_history();
     }
 
-    /// Orders; begins again at once where that is what the directory's answer asks for.
+    /// Orders a certificate, and restarts at once when the directory's response asks for that.
     async fn issue(&self, active: Option<&Active>) -> Result<Issued, Failure> {
         // A certificate that cannot be stored would count against the directory's limits in vain.
         self.acme.cache.probe().map_err(|error| Failure::of_store(&error))?;
@@ -230,7 +230,7 @@ impl<'a> Renewal<'a> {
         }
     }
 
-    /// Tells the status page and the metrics.
+    /// Updates the status page and the metrics.
     fn publish(&self, next_attempt: u64) {
         let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let at = Duration::from_secs(next_attempt).as_secs_f64();

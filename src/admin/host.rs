@@ -1,4 +1,4 @@
-//! Which names the operator's port answers to. A page in a browser that reaches the port can read it
+//! Which host names the admin port responds to. A page in a browser that reaches the port can read it
 //! by DNS rebinding, but only under the name that its own address has.
 
 use std::net::{IpAddr, Ipv6Addr};

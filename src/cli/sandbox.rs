@@ -91,7 +91,7 @@ impl Entered {
 /// The system refuses.
 pub(super) fn hide_memory() -> std::io::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    // A handler of core dumps gets one whatever the limit says; it gets none of who is hidden.
+    // A core dump handler (core_pattern with a pipe) ignores the limit, but not this flag.
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
@@ -182,7 +182,7 @@ mod linux {
         }
     }
 
-    /// The kernel itself answers ENOSYS where it has no Landlock; other errors are a filter's.
+    /// The kernel itself returns ENOSYS if it has no Landlock; other errors are a filter's.
     fn judge_refusal(refusal: &io::Error) -> NotSandboxed {
         match (refusal.kind() == io::ErrorKind::Unsupported, has_seccomp_filter()) {
             (true, false) => NotSandboxed::new("this kernel has no Landlock (ENOSYS)", KERNEL),
@@ -242,7 +242,7 @@ mod linux {
             seccompiler::apply_filter(&program).unwrap();
         }
 
-        /// What a thread with such a filter says of its sandbox.
+        /// The result of a thread that enforces the sandbox under such a filter.
         fn under_filter(calls: &'static [i64], errno: i32) -> Result<bool, NotSandboxed> {
             let run = move || {
                 refuse(calls, errno.unsigned_abs());
@@ -307,7 +307,7 @@ mod linux {
                         TcpStream::connect(other.0).is_err_and(is_denied) || result != Ok(true),
                     ]
                 });
-                // Whoever may do this no longer cannot clear up either.
+                // A confined thread cannot remove its directory.
                 (result, is_in, root.keep())
             });
             let (result, is_in, root) = tried.join().unwrap();

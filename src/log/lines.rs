@@ -34,16 +34,16 @@ impl Lines {
     }
 }
 
-/// A second as RFC 3339 has it, without what comes after the second.
+/// A second since the epoch, and its RFC 3339 text without fraction and zone.
 #[derive(Clone, Copy)]
 struct Second(u64, [u8; 19]);
 
 thread_local! {
-    /// The last second in which this thread has logged: most lines come in the same.
+    /// The second of this thread's last line: most lines fall in the same one.
     static SECOND: Cell<Second> = const { Cell::new(Second(0, *b"1970-01-01T00:00:00")) };
 }
 
-/// The time now as RFC 3339 has it, in UTC, to the microsecond.
+/// Appends the current time in RFC 3339, in UTC, to the microsecond.
 fn push_now(line: &mut String) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut second = SECOND.get();

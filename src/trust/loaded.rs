@@ -34,7 +34,7 @@ pub(crate) struct LoadedCertificate {
 }
 
 impl LoadedCertificate {
-    /// What tells it from every other one: a store holds each certificate once in each role.
+    /// Identifies it: a store holds each certificate once in each role.
     pub(crate) fn key(&self) -> (Role, Fingerprint) {
         (self.role, self.certificate.summary().fingerprint)
     }

@@ -117,7 +117,7 @@ impl Reason {
                 "raise --max-handshakes, and the limit on open files, if it is a slow, honest client"
             }
             Self::NoServerCertificate => {
-                "wait for the first certificate; acme_order_failed tells why there is none"
+                "wait for the first certificate; acme_order_failed gives the reason"
             }
             Self::ProxyProtocol => {
                 "if it is the load balancer, give its addresses by --proxy-protocol-from, and have \

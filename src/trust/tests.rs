@@ -174,8 +174,8 @@ fn written(der: &[u8]) -> String {
     let base64 = |chunk: &[u8]| {
         const DIGITS: &[u8; 64] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let octet = |index: usize| u32::from(chunk.get(index).copied().unwrap_or_default());
-        let group = octet(0) << 16 | octet(1) << 8 | octet(2);
+        let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or_default());
+        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
         (0..4)
             .map(|index| match index <= chunk.len() {
                 true => char::from(DIGITS[(group >> (18 - 6 * index) & 63) as usize]),

@@ -92,7 +92,7 @@ fn unusable_files_exit_2_and_all_problems_are_listed() {
     for command in ["serve", "check"] {
         let finished = files.run(command, &[]);
         assert_eq!(finished.code, Some(2), "{finished}");
-        let said = format!("{}{}", finished.stdout, finished.stderr);
+        let output = format!("{}{}", finished.stdout, finished.stderr);
         for part in [
             "is not this certificate's",
             "a.pem: there is no certificate in it",
@@ -101,9 +101,9 @@ fn unusable_files_exit_2_and_all_problems_are_listed() {
             "cut.pem:1: the block that begins here has no end",
         ] {
             let (file, problem) = part.split_once(": ").unwrap_or(("", part));
-            assert!(said.contains(problem), "{command}: {part}: {finished}");
+            assert!(output.contains(problem), "{command}: {part}: {finished}");
             assert!(
-                said.contains(file.split(':').next().unwrap()),
+                output.contains(file.split(':').next().unwrap()),
                 "{command}: {part}: {finished}"
             );
         }
@@ -146,10 +146,10 @@ fn check_lists_warnings_opens_no_socket_and_exits_0() {
         ("tomorrow.pem", "not yet valid"),
         ("upper.PEM", "passed over"),
     ] {
-        let said = |line: &str| {
+        let output = |line: &str| {
             line.starts_with("warning") && line.contains(file) && line.contains(problem)
         };
-        assert!(finished.stdout.lines().any(said), "{file}: {finished}");
+        assert!(finished.stdout.lines().any(output), "{file}: {finished}");
     }
     let finished = files.run("serve", &["--listen", &address]);
     assert_eq!(finished.code, Some(1), "{finished}");
@@ -258,9 +258,9 @@ async fn stop_finishes_requests_closes_idle_connections_and_exits_0() {
     .await
     .unwrap();
     // The service has it once the server asks for the body.
-    let mut answer = vec![0; 25];
-    timeout(DEADLINE, busy.read_exact(&mut answer)).await.unwrap().unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 100"));
+    let mut response = vec![0; 25];
+    timeout(DEADLINE, busy.read_exact(&mut response)).await.unwrap().unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 100"));
     server.signal("TERM");
     server.wait_for_event("draining", |event| event["connections"] == 2);
     let mut rest = Vec::new();
@@ -269,8 +269,11 @@ async fn stop_finishes_requests_closes_idle_connections_and_exits_0() {
     server.signal("HUP");
     busy.write_all(b"x").await.unwrap();
     timeout(DEADLINE, busy.read_to_end(&mut rest)).await.unwrap().unwrap();
-    let answer = String::from_utf8_lossy(&rest).to_lowercase();
-    assert!(answer.contains("connection: close") && answer.ends_with("hello world\n"), "{answer}");
+    let response = String::from_utf8_lossy(&rest).to_lowercase();
+    assert!(
+        response.contains("connection: close") && response.ends_with("hello world\n"),
+        "{response}"
+    );
     server.wait_for_event("stopped", |event| event["connections_cut"] == 0);
     let mut server = server;
     assert_eq!(server.exit_code(), Some(0));
@@ -285,8 +288,8 @@ async fn stuck(address: SocketAddr) -> tokio_rustls::client::TlsStream<tokio::ne
         )
         .await
         .unwrap();
-    let mut answer = vec![0; 25];
-    timeout(DEADLINE, stuck.read_exact(&mut answer)).await.unwrap().unwrap();
+    let mut response = vec![0; 25];
+    timeout(DEADLINE, stuck.read_exact(&mut response)).await.unwrap().unwrap();
     stuck
 }
 
@@ -321,14 +324,14 @@ async fn lame_duck_accepts_and_sends_connection_close() {
     let mut server = files.serve(&["--shutdown-delay", "2s"]);
     let connector = connector(&PKI.a);
     let mut kept = connector.connect(server.addr()).await.unwrap();
-    let answer = request(&mut kept, "").await.unwrap().to_lowercase();
-    assert!(!answer.contains("connection: close"), "{answer}");
+    let response = request(&mut kept, "").await.unwrap().to_lowercase();
+    assert!(!response.contains("connection: close"), "{response}");
     server.signal("TERM");
     server.wait_for_event("draining", |_| true);
     let mut new = connector.connect(server.addr()).await.expect("it still accepts");
     for stream in [&mut kept, &mut new] {
-        let answer = request(stream, "").await.unwrap().to_lowercase();
-        assert!(answer.contains("connection: close"), "{answer}");
+        let response = request(stream, "").await.unwrap().to_lowercase();
+        assert!(response.contains("connection: close"), "{response}");
         assert_eq!(timeout(DEADLINE, stream.read(&mut [0])).await.unwrap().unwrap(), 0);
     }
     assert_eq!(server.exit_code(), Some(0));
@@ -359,17 +362,17 @@ fn handshake_has_a_deadline_and_a_port_scan_is_no_rejection() {
 fn garbage_and_plain_http_have_distinct_reasons() {
     let files = Files::new();
     let server = files.serve(&[]);
-    for (said, reason, answer) in [
+    for (sent, reason, response) in [
         (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], "plain_http", "HTTP/1.1 400"),
         (b"\x00\x01\x02garbage", "not_tls", ""),
         (b"\x16\x03\x01\x00\x04\x0e\x00\x00\x00", "tls_error", "\x15"),
     ] {
         let mut stream = TcpStream::connect(server.addr()).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.write_all(said).unwrap();
+        stream.write_all(sent).unwrap();
         let mut got = Vec::new();
         let _ = stream.read_to_end(&mut got);
-        assert!(got.starts_with(answer.as_bytes()), "{reason}: {got:?}");
+        assert!(got.starts_with(response.as_bytes()), "{reason}: {got:?}");
         server.wait_for_event("client_rejected", |event| event["reason"] == reason);
     }
 }
@@ -393,9 +396,9 @@ async fn idle_timeout_closes_idle_connection_and_no_busy_one() {
     assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
     let mut busy = busy;
     busy.write_all(b"x").await.unwrap();
-    let mut answer = [0; 15];
-    timeout(DEADLINE, busy.read_exact(&mut answer)).await.unwrap().unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let mut response = [0; 15];
+    timeout(DEADLINE, busy.read_exact(&mut response)).await.unwrap().unwrap();
+    assert_eq!(&response, b"HTTP/1.1 200 OK");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -457,7 +460,7 @@ async fn max_connection_age_closes_between_two_requests() {
 async fn head_above_the_limit_is_431_and_a_smaller_one_200() {
     let files = Files::new();
     let server = files.serve(&["--max-head-size", "20KiB"]);
-    for (size, answer) in
+    for (size, response) in
         [(18 << 10, "HTTP/1.1 200"), (22 << 10, "HTTP/1.1 431"), (100_000, "HTTP/1.1 431")]
     {
         let mut stream = connector(&PKI.a).connect(server.addr()).await.unwrap();
@@ -468,7 +471,7 @@ async fn head_above_the_limit_is_431_and_a_smaller_one_200() {
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut got = Vec::new();
         let _ = timeout(DEADLINE, stream.read_to_end(&mut got)).await.expect("it ends");
-        assert!(got.starts_with(answer.as_bytes()), "{size}: {}", String::from_utf8_lossy(&got));
+        assert!(got.starts_with(response.as_bytes()), "{size}: {}", String::from_utf8_lossy(&got));
     }
 }
 

@@ -98,8 +98,8 @@ fn every_flag_works_by_its_variable_and_an_error_names_the_variable() {
         assert_eq!(finished.code, Some(2), "{variable}={bad}: {finished}");
         let is_file = bad.starts_with("missing");
         let culprit = if is_file { bad } else { variable };
-        let said = format!("{}{}", finished.stdout, finished.stderr);
-        assert!(said.contains(culprit), "{variable}={bad}: {finished}");
+        let output = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(output.contains(culprit), "{variable}={bad}: {finished}");
         let flag = variable.trim_start_matches("PORTCULLIS_").to_lowercase().replace('_', "-");
         let named = ["for '--".to_owned(), format!("--{flag}: ")];
         let is_flag_blamed = named.iter().any(|named| finished.stderr.contains(named));
@@ -146,8 +146,8 @@ fn empty_variable_counts_as_unset_unless_it_would_drop_a_restriction() {
     ] {
         let finished = with(variable);
         assert_eq!(finished.code, Some(2), "{variable}: {finished}");
-        let said = format!("{variable} is set but empty");
-        assert!(finished.stderr.contains(&said), "{variable}: {finished}");
+        let output = format!("{variable} is set but empty");
+        assert!(finished.stderr.contains(&output), "{variable}: {finished}");
     }
 }
 

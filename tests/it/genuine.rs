@@ -33,14 +33,14 @@ async fn genuine_certificates_are_accepted_within_their_validity_period() {
             site.clock.set(time);
             let config = site.config().trust(site.path("trust"));
             let check = config.check();
-            // Nothing but its dates can be said against it.
+            // Only its validity period is a problem.
             let is_about_it = |problem: &&Problem| problem.file.ends_with("genuine.pem");
             let problems: Vec<_> = check.problems.iter().filter(is_about_it).collect();
             assert!(problems.iter().all(|problem| {
                 problem.message.contains("ended at") || problem.message.contains("not yet valid")
             }));
-            let said = !problems.is_empty();
-            assert_eq!(said, !is_in, "{:?}", check.problems);
+            let has_problems = !problems.is_empty();
+            assert_eq!(has_problems, !is_in, "{:?}", check.problems);
             assert_eq!(check.is_good(), time < end, "{:?}", check.not_startable);
         }
         site.clock.set(begin);

@@ -19,9 +19,9 @@ async fn get_path(connector: &Connector, address: SocketAddr, path: &str) -> Str
     let mut stream = connector.connect(address).await.unwrap();
     let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    timeout(DEADLINE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
-    answer
+    let mut response = String::new();
+    timeout(DEADLINE, stream.read_to_string(&mut response)).await.unwrap().unwrap();
+    response
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,9 +51,9 @@ async fn axum_router_works_unchanged_and_sees_the_identity() {
     let running = bound.serve(router);
     let client = Client::from_pem(&PKI.a.cert, &PKI.a.key);
     for version in BOTH {
-        let answer = get_path(&Connector::new(Some(&client), version), address, "/who/it").await;
+        let response = get_path(&Connector::new(Some(&client), version), address, "/who/it").await;
         let expected = "it CN=ApiGateway,L=Seattle,C=US a.pem true 184 true 127.0.0.1";
-        assert!(answer.ends_with(expected), "{answer}");
+        assert!(response.ends_with(expected), "{response}");
     }
     let missing = get_path(&Connector::new(Some(&client), BOTH[1]), address, "/nowhere").await;
     assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
@@ -81,10 +81,10 @@ async fn panicking_service_costs_one_response_and_one_connection() {
     let operators = admin.local_addr();
     tokio::spawn(admin.serve(running.handle(), metrics));
     let connector = Connector::new(Some(&Client::from_pem(&PKI.a.cert, &PKI.a.key)), BOTH[1]);
-    let answer = get_path(&connector, address, "/boom").await;
-    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
-    let answer = get_path(&connector, address, "/").await;
-    assert!(answer.ends_with("fine"), "{answer}");
+    let response = get_path(&connector, address, "/boom").await;
+    assert!(response.starts_with("HTTP/1.1 500"), "{response}");
+    let response = get_path(&connector, address, "/").await;
+    assert!(response.ends_with("fine"), "{response}");
     let mut stream = TcpStream::connect(operators).await.unwrap();
     let head = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     stream.write_all(head).await.unwrap();

@@ -39,17 +39,17 @@ async fn parked_connection_resumes() {
         // The beginning of the next head comes with the one before.
         let begun = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET /rest HTT";
         stream.write_all(begun).await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"hello world\n") {
-            assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+        let mut response = Vec::new();
+        while !response.ends_with(b"hello world\n") {
+            assert!(stream.read_buf(&mut response).await.unwrap() > 0);
         }
         at_rest(&server, 4);
         assert!(server.log().contains("\"unread\":13"), "{}", server.log());
         let rest = b"P/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(rest).await.unwrap();
-        let mut answer = String::new();
-        timeout(DEADLINE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello world\n"));
+        let mut response = String::new();
+        timeout(DEADLINE, stream.read_to_string(&mut response)).await.unwrap().unwrap();
+        assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("hello world\n"));
         server.wait_for_event("request", |event| event["path"] == "/rest");
     }
 }
@@ -87,8 +87,8 @@ async fn parked_connection_does_not_delay_a_stop_and_gets_a_last_response() {
     at_rest(&server, 1);
     server.signal("TERM");
     server.wait_for_event("draining", |_| true);
-    let answer = request_until(&mut stream, "", b"hello world\n").await.unwrap();
-    assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+    let response = request_until(&mut stream, "", b"hello world\n").await.unwrap();
+    assert!(response.to_lowercase().contains("connection: close"), "{response}");
     let mut rest = Vec::new();
     timeout(DEADLINE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
 }

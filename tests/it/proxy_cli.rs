@@ -53,9 +53,9 @@ fn meaningless_flag_combinations_are_usage_errors() {
         ("--upstream-max-connections", "0", "1"),
         ("--upstream-queue", "x", "0"),
     ] {
-        let (code, said) = check(flag, bad);
-        assert_eq!(code, Some(2), "{flag} {bad}: {said}");
-        assert!(said.contains(flag), "{flag} {bad}: {said}");
+        let (code, output) = check(flag, bad);
+        assert_eq!(code, Some(2), "{flag} {bad}: {output}");
+        assert!(output.contains(flag), "{flag} {bad}: {output}");
         assert_eq!(check(flag, good).0, Some(0), "{flag} {good}");
     }
 }
@@ -77,17 +77,17 @@ async fn problem_response_has_the_request_id_and_the_log_the_reason() {
     args.extend(["--upstream".to_owned(), format!("http://{address}")]);
     args.extend(["--upstream-connect-timeout", "100ms"].map(str::to_owned));
     let server = Portcullis::serve(args);
-    let answer = ask(&server, GET).await;
-    assert_eq!(status(&answer), 502, "{answer}");
+    let response = ask(&server, GET).await;
+    assert_eq!(status(&response), 502, "{response}");
     let event = server.wait_for_event("upstream_failed", |event| event["reason"] == "connect");
     assert!(event["error"].as_str().unwrap().to_lowercase().contains("refused"), "{event}");
-    assert!(answer.contains(event["request_id"].as_str().unwrap()), "{answer}: {event}");
-    assert!(!answer.contains("efused") && !answer.contains(&address.port().to_string()));
+    assert!(response.contains(event["request_id"].as_str().unwrap()), "{response}: {event}");
+    assert!(!response.contains("efused") && !response.contains(&address.port().to_string()));
 
-    let answer = ask(&server, "GET / HTTP/1.1\r\n\r\n").await;
-    assert_eq!(status(&answer), 400, "{answer}");
+    let response = ask(&server, "GET / HTTP/1.1\r\n\r\n").await;
+    assert_eq!(status(&response), 400, "{response}");
     let event = server.wait_for_event("request_refused", |event| event["reason"] == "no_host");
-    assert!(answer.contains(event["request_id"].as_str().unwrap()), "{answer}: {event}");
+    assert!(response.contains(event["request_id"].as_str().unwrap()), "{response}: {event}");
 }
 
 #[tokio::test]

@@ -57,13 +57,13 @@ async fn proxy_header_names_the_client() {
         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{peer}\n")))))
     }));
     let mut stream = connect_after(&header(), address).await.unwrap();
-    let answer = request_until(&mut stream, "", b"\n").await.unwrap();
-    assert!(answer.ends_with(&format!("\r\n\r\n{CLIENT}\n")), "{answer}");
+    let response = request_until(&mut stream, "", b"\n").await.unwrap();
+    assert!(response.ends_with(&format!("\r\n\r\n{CLIENT}\n")), "{response}");
     // Where the load balancer speaks for itself, it is the peer.
     let mut stream = connect_after(LOCAL, address).await.unwrap();
     let own = stream.get_ref().0.local_addr().unwrap();
-    let answer = request_until(&mut stream, "", b"\n").await.unwrap();
-    assert!(answer.ends_with(&format!("\r\n\r\n{own}\n")), "{answer}");
+    let response = request_until(&mut stream, "", b"\n").await.unwrap();
+    assert!(response.ends_with(&format!("\r\n\r\n{own}\n")), "{response}");
     running.handle().abort();
     running.stopped().await;
 }

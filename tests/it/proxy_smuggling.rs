@@ -19,9 +19,9 @@ async fn site() -> (App, Front) {
 async fn assert_refused(expected: u16, cases: &[(&str, &str, &str)]) {
     for (what, bad, good) in cases {
         let (app, front) = site().await;
-        let answer = front.exchange(bad).await;
-        assert_eq!(status(&answer), expected, "{what}: {answer}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
+        let response = front.exchange(bad).await;
+        assert_eq!(status(&response), expected, "{what}: {response}");
+        assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{what}: {response}");
         assert!(app.record().requests.is_empty(), "{what}: {:?}", app.record());
 
         let mut tls = front.connect().await;
@@ -187,8 +187,8 @@ async fn leniently_parsed_request_is_forwarded_as_one_plain_request() {
         ),
     ] {
         let (app, front) = site().await;
-        let answer = front.exchange(bytes).await;
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
+        let response = front.exchange(bytes).await;
+        assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{what}: {response}");
         let record = app.record();
         assert!(record.requests.len() <= 1, "{what}: {record:?}");
         for seen in record.whole() {
@@ -206,8 +206,8 @@ async fn a_second_request_behind_the_first_is_a_request_of_its_own() {
     // CL.0: an unexpected body is still a body.
     let first =
         format!("GET /first HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", second.len());
-    let answer = front.exchange(format!("{first}{second}{second}")).await;
-    assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
+    let response = front.exchange(format!("{first}{second}{second}")).await;
+    assert_eq!(response.matches("HTTP/1.1 200").count(), 2, "{response}");
     let record = app.record();
     let whole = record.whole();
     assert_eq!(whole.len(), 2);
@@ -224,8 +224,8 @@ async fn a_chunked_body_of_a_get_stays_a_body() {
     let chunked = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
     let head =
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let answer = front.exchange(format!("{head}{chunked}")).await;
-    assert_eq!(status(&answer), 200, "{answer}");
+    let response = front.exchange(format!("{head}{chunked}")).await;
+    assert_eq!(status(&response), 200, "{response}");
     let record = app.record();
     assert_eq!(record.requests.len(), 1);
     assert_eq!(record.whole()[0].body, hidden.as_bytes());
@@ -238,8 +238,8 @@ async fn broken_request_body_is_never_a_complete_request() {
         ("a size that is none", "xyz\r\n"),
         ("a size past 64 bits", "ffffffffffffffff1\r\n"),
         ("a negative size", "-1\r\n"),
-        ("a longer chunk than said", "2\r\nabc\r\n0\r\n\r\n"),
-        ("a shorter chunk than said", "5\r\nab\r\n0\r\n\r\n"),
+        ("a longer chunk than declared", "2\r\nabc\r\n0\r\n\r\n"),
+        ("a shorter chunk than declared", "5\r\nab\r\n0\r\n\r\n"),
         ("a bare LF after a size", "1\na\r\n0\r\n\r\nx"),
         ("a bare CR after a size", "1\rxa\r\n0\r\n\r\n"),
         ("a NUL in an extension", "1;a=\n\r\na\r\n0\r\n\r\n"),
@@ -249,8 +249,8 @@ async fn broken_request_body_is_never_a_complete_request() {
         let (app, front) = site().await;
         let mut tls = front.connect().await;
         send(&mut tls, format!("{head}{rest}")).await;
-        let answer = read_to_end(&mut tls).await;
-        assert!([0, 400].contains(&status(&answer)), "{what}: {answer}");
+        let response = read_to_end(&mut tls).await;
+        assert!([0, 400].contains(&status(&response)), "{what}: {response}");
         let record = app.until(what, |record| record.open == 0).await;
         assert!(record.whole().is_empty(), "{what}: {record:?}");
     }
@@ -396,9 +396,9 @@ async fn malformed_response_is_not_forwarded() {
     ] {
         let app = App::start(move |_, _| Reply::text(bad)).await;
         let front = Front::of(Proxy::new(app.upstream()));
-        let answer = front.get("/", "").await;
-        assert_eq!(status(&answer), 502, "{what}: {answer}");
-        assert!(!answer.contains("X-A"), "{what}: {answer}");
+        let response = front.get("/", "").await;
+        assert_eq!(status(&response), 502, "{what}: {response}");
+        assert!(!response.contains("X-A"), "{what}: {response}");
     }
     let app = App::start(move |_, _| Reply::text(good)).await;
     assert_eq!(status(&Front::before(&app).get("/", "").await), 200);
@@ -411,9 +411,9 @@ async fn bytes_after_a_response_are_not_the_next_response() {
     let app = App::start(move |_, at| if at == 0 { Reply::text(split) } else { Reply::ok() }).await;
     let front = Front::before(&app);
     for _ in 0..3 {
-        let answer = front.get("/", "").await;
-        assert_eq!(status(&answer), 200);
-        assert!(!answer.contains("X-Poison") && !answer.contains("x-poison"), "{answer}");
+        let response = front.get("/", "").await;
+        assert_eq!(status(&response), 200);
+        assert!(!response.contains("X-Poison") && !response.contains("x-poison"), "{response}");
     }
     assert!(app.record().connections >= 2);
 }

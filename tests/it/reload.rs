@@ -31,32 +31,32 @@ fn connector(credential: &Credential) -> Connector {
 /// A client that asks all the time, on one connection that it keeps and on new ones.
 struct Load {
     is_over: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
+    served: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
 impl Load {
     fn start(server: &Server, credential: &Credential) -> Self {
-        let (is_over, answered) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (is_over, served) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (connector, address) = (connector(credential), server.address);
         let task = tokio::spawn({
-            let (is_over, answered) = (Arc::clone(&is_over), Arc::<AtomicUsize>::clone(&answered));
+            let (is_over, served) = (Arc::clone(&is_over), Arc::<AtomicUsize>::clone(&served));
             async move {
                 let mut kept = connector.connect(address).await.unwrap();
                 while !is_over.load(Ordering::Relaxed) {
                     request(&mut kept, "").await.expect("a kept connection stays");
                     connector.ask(address).await.expect("a new connection is accepted");
-                    answered.fetch_add(2, Ordering::Relaxed);
+                    served.fetch_add(2, Ordering::Relaxed);
                 }
             }
         });
-        Self { is_over, answered, task }
+        Self { is_over, served, task }
     }
 
     async fn lost_nothing(self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.task.await.expect("no request is lost");
-        assert!(self.answered.load(Ordering::Relaxed) > 0, "there was no load");
+        assert!(self.served.load(Ordering::Relaxed) > 0, "there was no load");
     }
 }
 
@@ -377,16 +377,16 @@ async fn pipelined_request_after_removal_is_not_answered() {
     let generation = server.handle.generation();
     fs::remove_file(site.path("trust/a.pem")).unwrap();
     timeout(DEADLINE, server.handle.generation_after(generation)).await.unwrap();
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for stream in &mut open {
         // The server may have closed it by now.
         let _ = stream.write_all(b"st: localhost\r\nConnection: close\r\n\r\n").await;
-        let mut answer = Vec::new();
-        let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it ends");
-        answers.push(String::from_utf8_lossy(&answer).into_owned());
+        let mut response = Vec::new();
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut response)).await.expect("it ends");
+        responses.push(String::from_utf8_lossy(&response).into_owned());
     }
-    assert_eq!(answers[0], "");
-    assert!(answers[1].ends_with("hello world\n"), "{}", answers[1]);
+    assert_eq!(responses[0], "");
+    assert!(responses[1].ends_with("hello world\n"), "{}", responses[1]);
     load.lost_nothing().await;
 }
 

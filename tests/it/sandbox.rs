@@ -125,8 +125,8 @@ fn no_core_dump_holds_the_memory() {
 fn sandbox_rights_are_logged_once() {
     let site = Site::new();
     let server = Portcullis::serve(site.flags(&[]));
-    let said = || server.log().matches("sandboxed\"").count();
-    assert!(wait_for(DEADLINE, || said() == 1), "{}", server.log());
+    let output = || server.log().matches("sandboxed\"").count();
+    assert!(wait_for(DEADLINE, || output() == 1), "{}", server.log());
 }
 
 /// Starts the server under a seccomp filter that does this to the calls of Landlock, as systemd's

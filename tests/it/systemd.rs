@@ -58,28 +58,28 @@ fn passed_descriptor_that_is_no_socket_is_named() {
 /// that they keep for as long as it is offered.
 struct Load {
     ends: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
+    responded: Arc<AtomicUsize>,
     clients: Vec<tokio::task::JoinHandle<std::io::Result<()>>>,
 }
 
 impl Load {
     fn on(address: SocketAddr) -> Self {
-        let (ends, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (ends, responded) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let clients = (0..6).map(|number| {
-            let (ends, answered) = (Arc::clone(&ends), Arc::clone(&answered));
+            let (ends, responded) = (Arc::clone(&ends), Arc::clone(&responded));
             tokio::spawn(async move {
                 let connector = connector(&PKI.a);
                 while !ends.load(Ordering::Relaxed) {
                     if number % 2 == 0 {
                         connector.ask(address).await?;
-                        answered.fetch_add(1, Ordering::Relaxed);
+                        responded.fetch_add(1, Ordering::Relaxed);
                         continue;
                     }
                     let mut stream = connector.connect(address).await?;
                     while !ends.load(Ordering::Relaxed) {
-                        let answer = request(&mut stream, "").await?;
-                        answered.fetch_add(1, Ordering::Relaxed);
-                        if answer.to_lowercase().contains("\r\nconnection: close\r\n") {
+                        let response = request(&mut stream, "").await?;
+                        responded.fetch_add(1, Ordering::Relaxed);
+                        if response.to_lowercase().contains("\r\nconnection: close\r\n") {
                             break;
                         }
                     }
@@ -87,13 +87,13 @@ impl Load {
                 Ok(())
             })
         });
-        Self { clients: clients.collect(), ends, answered }
+        Self { clients: clients.collect(), ends, responded }
     }
 
-    /// Waits until so many more were answered.
+    /// Waits until so many more were responded.
     fn goes_on(&self) {
-        let before = self.answered.load(Ordering::Relaxed);
-        let went_on = wait_for(DEADLINE, || self.answered.load(Ordering::Relaxed) >= before + 30);
+        let before = self.responded.load(Ordering::Relaxed);
+        let went_on = wait_for(DEADLINE, || self.responded.load(Ordering::Relaxed) >= before + 30);
         assert!(went_on, "no request is served");
     }
 
@@ -141,7 +141,7 @@ fn sd_notify_reports_ready_reloading_and_stopping() {
     let site = Site::new();
     let manager = UnixDatagram::bind(site.path("notify")).unwrap();
     manager.set_read_timeout(Some(DEADLINE)).unwrap();
-    let told = || {
+    let notified = || {
         let mut message = [0; 256];
         let length = manager.recv(&mut message).expect("a message");
         String::from_utf8_lossy(&message[..length]).into_owned()
@@ -149,14 +149,14 @@ fn sd_notify_reports_ready_reloading_and_stopping() {
     let mut command = Portcullis::command();
     command.args(args(&site)).args(["--listen", "127.0.0.1:0"]);
     let server = Portcullis::start(command.env("NOTIFY_SOCKET", site.path("notify")));
-    assert_eq!(told(), "READY=1\n");
+    assert_eq!(notified(), "READY=1\n");
     server.signal("HUP");
-    let reloading = told();
+    let reloading = notified();
     let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_default();
     assert!(time.trim_end().parse::<u64>().is_ok(), "{reloading}");
-    assert_eq!(told(), "READY=1\n");
+    assert_eq!(notified(), "READY=1\n");
     assert_eq!(server.terminate(), Some(0));
-    assert_eq!(told(), "STOPPING=1\n");
+    assert_eq!(notified(), "STOPPING=1\n");
 
     // A manager that has gone is no reason not to serve.
     fs::remove_file(site.path("notify")).unwrap();

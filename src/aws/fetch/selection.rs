@@ -1,4 +1,4 @@
-//! Which client certificates a fleet trusts: what the account says, and what was asked for.
+//! Selects the client certificates that a fleet trusts, from the account and the flags.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

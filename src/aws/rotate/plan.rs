@@ -1,4 +1,4 @@
-//! What a rotation is about, decided from what the account says: nothing is remembered elsewhere.
+//! Decides which certificate replaces which, from the account alone: there is no other state.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

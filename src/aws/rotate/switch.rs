@@ -72,7 +72,7 @@ impl Engine<'_> {
         {
             self.switch(&stage.name, &to.id).await?;
         }
-        // The tag says that both steps were taken.
+        // The tag records that both steps were taken.
         if from.is_retired {
             self.display.finish("the stages were switched before");
             return Ok(());

@@ -22,7 +22,7 @@ impl ApiTracker {
         Self { fingerprint: fingerprint.to_owned(), ..Self::default() }
     }
 
-    /// Takes up the counters. The first time they are only where counting begins; a process that
+    /// Records the counters. The first call only sets the baseline; a process that
     /// appears later began with nothing.
     pub(crate) fn observe(&mut self, replicas: &[Replica], now: Instant) {
         for replica in replicas {

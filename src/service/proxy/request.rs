@@ -1,22 +1,22 @@
-//! Which requests can be passed on: those that everybody reads in one way.
+//! Forwards only requests that every HTTP implementation reads in the same way.
 //!
-//! What is malformed as HTTP hyper has refused before. This is about what it lets through.
+//! hyper rejects malformed HTTP before this. These checks cover what hyper accepts.
 
 use http::uri::{self, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, header, request};
 
 use crate::service::proxy::failure::InvalidRequest;
 
-/// What a request that can be passed on asks for.
+/// The target of a request that can be forwarded.
 #[derive(Debug)]
 pub(super) struct Target {
     /// In origin form, or `*`.
     pub(super) uri: Uri,
-    /// The host that it names other than by `Host`.
+    /// The host of a request without `Host`.
     pub(super) host: Option<HeaderValue>,
 }
 
-/// Says what a request asks for, or why it cannot be passed on.
+/// Returns the target of a request, or why the request cannot be forwarded.
 pub(super) fn check(head: &request::Parts) -> Result<Target, InvalidRequest> {
     check_framing(&head.headers)?;
     Ok(Target { uri: check_target(head)?, host: host(head)? })

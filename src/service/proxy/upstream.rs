@@ -287,7 +287,7 @@ impl AsyncRead for Stream {
 }
 
 // Without vectored writes: hyper then sends the head and what there is of a body as one piece, and
-// gives back the buffers that large bodies came in at once.
+// releases the buffers of large bodies at once.
 impl AsyncWrite for Stream {
     fn poll_write(
         mut self: Pin<&mut Self>,

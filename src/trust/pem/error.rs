@@ -150,6 +150,20 @@ impl PemErrorKind {
             Self::TrailingBytes | Self::BadDer(_) | Self::UnusableCa => {
                 "get the certificate again from its source"
             }
+            Self::ShortKey(_)
+            | Self::OddRsaKey
+            | Self::PssKey
+            | Self::ExplicitCurve
+            | Self::UnsupportedKey(_) => self.key_remedy(),
+            Self::NotACa => {
+                "give the certificate of the CA; to accept exactly this certificate, pin it \
+                 with --trust"
+            }
+        }
+    }
+
+    fn key_remedy(&self) -> &'static str {
+        match self {
             Self::ShortKey(_) => "use an RSA key of 2048 bits or more, or ECDSA P-256",
             Self::OddRsaKey => {
                 "use an RSA key of 2048 to 8192 bits as openssl genrsa makes it, or ECDSA P-256"
@@ -162,13 +176,7 @@ impl PemErrorKind {
                 "name the curve: openssl ec -in KEY -param_enc named_curve -out NEW, and have the \
                  certificate issued for it"
             }
-            Self::UnsupportedKey(_) => {
-                "use RSA (2048 to 8192 bits), ECDSA P-256, P-384 or P-521, or Ed25519"
-            }
-            Self::NotACa => {
-                "give the certificate of the CA; to accept exactly this certificate, pin it \
-                 with --trust"
-            }
+            _ => "use RSA (2048 to 8192 bits), ECDSA P-256, P-384 or P-521, or Ed25519",
         }
     }
 }

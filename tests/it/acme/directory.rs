@@ -95,7 +95,7 @@ impl Directory {
                     tokio::spawn(async move {
                         let Ok(tls) = acceptor.accept(socket).await else { return };
                         let service =
-                            service_fn(move |request| answer(Arc::clone(&state), request));
+                            service_fn(move |request| response(Arc::clone(&state), request));
                         let _ = http1::Builder::new()
                             .serve_connection(TokioIo::new(tls), service)
                             .await;
@@ -124,7 +124,7 @@ impl Directory {
         self.state.seen.lock().unwrap().asked.clone()
     }
 
-    /// What each order said that it replaces.
+    /// The `replaces` of each order.
     pub fn replaces(&self) -> Vec<Option<String>> {
         self.state.seen.lock().unwrap().replaces.clone()
     }
@@ -181,15 +181,15 @@ impl State {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type Response = Response<Full<Bytes>>;
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn response(state: Arc<State>, request: Request<Incoming>) -> Result<Response, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     Ok(respond(&state, &parts.method, parts.uri.path(), &body))
 }
 
-fn with(status: StatusCode, kind: &str, body: String) -> Answer {
+fn with(status: StatusCode, kind: &str, body: String) -> Response {
     Response::builder()
         .status(status)
         .header("content-type", kind)
@@ -198,27 +198,27 @@ fn with(status: StatusCode, kind: &str, body: String) -> Answer {
         .unwrap()
 }
 
-fn json_with(status: StatusCode, location: Option<String>, value: &Value) -> Answer {
-    let mut answer = with(status, "application/json", value.to_string());
+fn json_with(status: StatusCode, location: Option<String>, value: &Value) -> Response {
+    let mut response = with(status, "application/json", value.to_string());
     if let Some(location) = location {
-        answer.headers_mut().insert("location", location.parse().unwrap());
+        response.headers_mut().insert("location", location.parse().unwrap());
     }
-    answer
+    response
 }
 
 /// The response of a directory that does not work, whatever it is asked for.
-fn misbehave(behaviour: Behaviour) -> Option<Answer> {
-    let answer = match behaviour {
+fn misbehave(behaviour: Behaviour) -> Option<Response> {
+    let response = match behaviour {
         Behaviour::Works | Behaviour::IssuesForAnotherName | Behaviour::NeverValidates => {
             return None;
         }
         Behaviour::Html => with(StatusCode::OK, "text/html; charset=utf-8", "<p>".to_owned()),
         Behaviour::OtherClock => {
             let problem = json!({"type": "urn:ietf:params:acme:error:serverInternal"});
-            let mut answer = json_with(StatusCode::INTERNAL_SERVER_ERROR, None, &problem);
+            let mut response = json_with(StatusCode::INTERNAL_SERVER_ERROR, None, &problem);
             let date = "Wed, 01 Jan 2020 00:00:00 GMT".parse().unwrap();
-            answer.headers_mut().insert("date", date);
-            answer
+            response.headers_mut().insert("date", date);
+            response
         }
         Behaviour::Nonsense => with(StatusCode::OK, "application/json", "{]".to_owned()),
         Behaviour::Redirects => {
@@ -227,18 +227,18 @@ fn misbehave(behaviour: Behaviour) -> Option<Answer> {
         }
         Behaviour::Unavailable => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            let mut answer = with(status, "text/plain", "later".to_owned());
-            answer.headers_mut().insert("retry-after", "1800".parse().unwrap());
-            answer
+            let mut response = with(status, "text/plain", "later".to_owned());
+            response.headers_mut().insert("retry-after", "1800".parse().unwrap());
+            response
         }
     };
-    Some(answer)
+    Some(response)
 }
 
-fn respond(state: &State, method: &Method, path: &str, body: &[u8]) -> Answer {
+fn respond(state: &State, method: &Method, path: &str, body: &[u8]) -> Response {
     let base = &state.base;
-    if let Some(answer) = misbehave(state.behaviour) {
-        return answer;
+    if let Some(response) = misbehave(state.behaviour) {
+        return response;
     }
     let mut seen = state.seen.lock().unwrap();
     let outer: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -301,9 +301,9 @@ fn respond(state: &State, method: &Method, path: &str, body: &[u8]) -> Answer {
             seen.asked.push(path.trim_start_matches("/renewal/").to_owned());
             let (start, end) = seen.window.clone().unwrap_or_default();
             let window = json!({"suggestedWindow": {"start": start, "end": end}});
-            let mut answer = json_with(StatusCode::OK, None, &window);
-            answer.headers_mut().insert("retry-after", "1".parse().unwrap());
-            answer
+            let mut response = json_with(StatusCode::OK, None, &window);
+            response.headers_mut().insert("retry-after", "1".parse().unwrap());
+            response
         }
         _ => with(StatusCode::NOT_FOUND, "application/problem+json", "{}".to_owned()),
     }

@@ -170,7 +170,7 @@ fn issued_certificate_that_does_not_fit_is_not_used() {
     assert!(!site.cache().join("certificate-and-key.pem").exists());
 }
 
-/// Starts, and expects that this is refused: the exit code and what is said.
+/// Starts, and expects that this is refused: the exit code and what is printed.
 fn refused(site: &Site, domains: &[&str], more: &[&str]) -> String {
     let mut command = Portcullis::command();
     let ca = site.files.path().join("trust/a.pem");
@@ -198,8 +198,8 @@ fn wrong_flags_are_named_with_their_remedy_and_exit_2() {
         (&[DOMAIN], &["--acme-key=rsa4096"], ["--acme-key", "rsa2048"]),
         (&[DOMAIN], &["--acme-email=nobody"], ["--acme-email", "one address"]),
     ] {
-        let said = refused(&site, domains, more);
-        assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
+        let output = refused(&site, domains, more);
+        assert!(words.iter().all(|word| output.contains(word)), "{words:?}: {output}");
     }
 }
 
@@ -227,8 +227,8 @@ fn cache_that_others_can_read_is_refused() {
             fs::write(&path, "").unwrap();
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        let said = refused(&site, &[DOMAIN], &[]);
-        assert!(said.contains("chmod") && said.contains(path.to_str().unwrap()), "{said}");
+        let output = refused(&site, &[DOMAIN], &[]);
+        assert!(output.contains("chmod") && output.contains(path.to_str().unwrap()), "{output}");
     }
 }
 
@@ -236,8 +236,8 @@ fn cache_that_others_can_read_is_refused() {
 fn cache_that_cannot_be_written_to_is_refused() {
     let site = Site::new();
     fs::write(site.cache(), "a file").unwrap();
-    let said = refused(&site, &[DOMAIN], &[]);
-    assert!(said.contains("--acme-cache") && said.contains("cannot be made"), "{said}");
+    let output = refused(&site, &[DOMAIN], &[]);
+    assert!(output.contains("--acme-cache") && output.contains("cannot be made"), "{output}");
 }
 
 #[test]
@@ -313,11 +313,11 @@ fn cache_of_another_server_is_refused() {
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
     drop(server);
-    let said = refused(&site, &[DOMAIN], &[]);
-    assert!(said.contains("holds an account of"), "{said}");
+    let output = refused(&site, &[DOMAIN], &[]);
+    assert!(output.contains("holds an account of"), "{output}");
     fs::remove_file(site.cache().join("account.json")).unwrap();
-    let said = refused(&site, &["other.example"], &[]);
-    assert!(said.contains("api.example, not for other.example"), "{said}");
+    let output = refused(&site, &["other.example"], &[]);
+    assert!(output.contains("api.example, not for other.example"), "{output}");
 }
 
 #[test]

@@ -141,9 +141,9 @@ impl Connector {
         let mut tls = self.connect(addr, name).await?;
         let head = format!("GET /secret HTTP/1.1\r\nHost: {DOMAIN}\r\nConnection: close\r\n\r\n");
         tls.write_all(head.as_bytes()).await?;
-        let mut answer = String::new();
-        tokio::time::timeout(DEADLINE, tls.read_to_string(&mut answer)).await??;
-        Ok(answer)
+        let mut response = String::new();
+        tokio::time::timeout(DEADLINE, tls.read_to_string(&mut response)).await??;
+        Ok(response)
     }
 }
 
@@ -207,15 +207,15 @@ async fn request_after_a_validation_reaches_nothing() {
     let validating = tokio::task::spawn_blocking(Validating::start).await.unwrap();
     for version in BOTH {
         let connector = Connector::new(&[ACME], version, None);
-        let answer = connector.request(validating.addr(), DOMAIN).await.unwrap();
-        assert_eq!(answer, "", "{version:?}");
+        let response = connector.request(validating.addr(), DOMAIN).await.unwrap();
+        assert_eq!(response, "", "{version:?}");
     }
     let before = validating.metric("portcullis_handshakes_total{result=\"accepted\"}");
     assert_eq!(before, 0.0, "it counts as no client");
     // One that is accepted shows that the log and the counters work.
     let connector = Connector::new(&["http/1.1"], &rustls::version::TLS13, Some(&accepted()));
-    let answer = connector.request(validating.addr(), DOMAIN).await.unwrap();
-    assert!(answer.contains("hello world"), "{answer}");
+    let response = connector.request(validating.addr(), DOMAIN).await.unwrap();
+    assert!(response.contains("hello world"), "{response}");
     let line = validating.server.wait_for_event("request", |_| true);
     assert_eq!(line["path"], "/secret");
     assert_eq!(validating.server.log().matches("/secret").count(), 1);
@@ -241,13 +241,13 @@ async fn everything_else_gets_the_strict_handshake_during_a_validation() {
             let anonymous = Connector::new(alpn, version, None);
             let proof = anonymous.proof(addr, name).await;
             assert!(proof.is_err(), "{alpn:?} {name} {version:?}");
-            let answer = anonymous.request(addr, name).await;
-            assert!(answer.is_err(), "{alpn:?} {name} {version:?}: {answer:?}");
+            let response = anonymous.request(addr, name).await;
+            assert!(response.is_err(), "{alpn:?} {name} {version:?}: {response:?}");
         }
         for alpn in [&["http/1.1"][..], &[], &[ACME, "http/1.1"]] {
             let client = Connector::new(alpn, version, Some(&accepted()));
-            let answer = client.request(addr, DOMAIN).await.unwrap();
-            assert!(answer.contains("hello world"), "{alpn:?} {version:?}: {answer}");
+            let response = client.request(addr, DOMAIN).await.unwrap();
+            assert!(response.contains("hello world"), "{alpn:?} {version:?}: {response}");
         }
         // An accepted client does not get past its certificate by the other handshake either.
         let client = Connector::new(&[ACME], version, Some(&accepted()));

@@ -240,15 +240,15 @@ pub fn admin(server: &Portcullis) -> String {
     event["addr"].as_str().unwrap().to_owned()
 }
 
-/// What the operator's port answers: status and body.
+/// A response of the admin port: status and body.
 pub fn ask(admin: &str, path: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(admin).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    let mut response = String::new();
+    socket.read_to_string(&mut response).unwrap();
+    let status = response.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    let body = response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
     (status, body)
 }
 

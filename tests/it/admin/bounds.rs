@@ -37,7 +37,7 @@ fn refused(reason: &str) -> String {
     format!("portcullis_handshakes_total{{result=\"{reason}\"}}")
 }
 
-fn answered(status: u16) -> String {
+fn responded(status: u16) -> String {
     format!("portcullis_requests_total{{status=\"{status}\"}}")
 }
 
@@ -46,7 +46,7 @@ fn failed(reason: &str) -> String {
 }
 
 /// A server of these flags, and what is done to it: the series must count it, and begin at zero
-/// (those of statuses begin with the first answer).
+/// (those of statuses begin with the first response).
 async fn counted<F: Future>(flags: &[&str], series: &str, act: impl FnOnce(SocketAddr) -> F) {
     let site = Files::new().serve(flags);
     let before = site.metric(series);
@@ -81,7 +81,7 @@ async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> String {
 }
 
 /// Sends these bytes, and returns the response until the connection closes.
-async fn said(address: SocketAddr, bytes: &[u8]) -> String {
+async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = a(address).await;
     let _ = stream.write_all(bytes).await;
     until_closed(&mut stream).await
@@ -156,9 +156,9 @@ async fn head_timeout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn body_timeout() {
-    counted(&["--body-timeout", "100ms"], &answered(408), |address| async move {
-        let answer = said(address, POST_OF_9).await;
-        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    counted(&["--body-timeout", "100ms"], &responded(408), |address| async move {
+        let response = exchange(address, POST_OF_9).await;
+        assert!(response.starts_with("HTTP/1.1 408"), "{response}");
     })
     .await;
 }
@@ -196,17 +196,17 @@ async fn max_connection_age() {
 async fn max_head_size() {
     counted(&["--max-head-size", "10KiB"], &ended("large_head"), |address| async move {
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(11 << 10));
-        let answer = said(address, head.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+        let response = exchange(address, head.as_bytes()).await;
+        assert!(response.starts_with("HTTP/1.1 431"), "{response}");
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn max_body() {
-    counted(&["--max-body", "8B"], &answered(413), |address| async move {
-        let answer = said(address, &[POST_OF_9, b"whole"].concat()).await;
-        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    counted(&["--max-body", "8B"], &responded(413), |address| async move {
+        let response = exchange(address, &[POST_OF_9, b"whole"].concat()).await;
+        assert!(response.starts_with("HTTP/1.1 413"), "{response}");
     })
     .await;
 }
@@ -223,11 +223,11 @@ async fn max_headers() {
         counted(flags, &ended("large_head"), |address| async move {
             let mut stream = served(address).await;
             stream.write_all(with(most).as_bytes()).await.unwrap();
-            let mut answer = [0; 12];
-            stream.read_exact(&mut answer).await.unwrap();
-            assert_eq!(&answer, b"HTTP/1.1 200", "{most}");
-            let answer = said(address, with(most + 1).as_bytes()).await;
-            assert!(answer.starts_with("HTTP/1.1 431"), "{most}: {answer}");
+            let mut response = [0; 12];
+            stream.read_exact(&mut response).await.unwrap();
+            assert_eq!(&response, b"HTTP/1.1 200", "{most}");
+            let response = exchange(address, with(most + 1).as_bytes()).await;
+            assert!(response.starts_with("HTTP/1.1 431"), "{most}: {response}");
         })
         .await;
     }
@@ -235,7 +235,7 @@ async fn max_headers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn max_headers_of_http_2() {
-    counted(&["--max-headers", "1"], &answered(431), |address| async move {
+    counted(&["--max-headers", "1"], &responded(431), |address| async move {
         let mut h2 = h2(address).await;
         // `x: y` twice, as literals without indexing (RFC 7541, 6.2.2).
         let line = [0, 1, b'x', 1, b'y'];
@@ -333,8 +333,8 @@ async fn every_close_reason_is_counted() {
     })
     .await;
     counted(&[], &ended("failed"), |address| async move {
-        let answer = said(address, b"GET / HTTP/0.9\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        let response = exchange(address, b"GET / HTTP/0.9\r\n\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 400"), "{response}");
     })
     .await;
 }
@@ -403,15 +403,15 @@ async fn upstream_timeout_in_the_queue() {
         queued.write_all(GET_H1).await.unwrap();
         // As long as its body goes on, it keeps the only connection.
         let mut pace = interval(Duration::from_millis(50));
-        let mut answer = [0; 12];
-        let mut answered = pin!(queued.read_exact(&mut answer));
+        let mut response = [0; 12];
+        let mut received = pin!(queued.read_exact(&mut response));
         loop {
             tokio::select! {
-                answered = &mut answered => break assert_eq!(answered.unwrap(), 12),
+                received = &mut received => break assert_eq!(received.unwrap(), 12),
                 _ = pace.tick() => busy.write_all(b"x").await.unwrap(),
             }
         }
-        assert_eq!(&answer, b"HTTP/1.1 504");
+        assert_eq!(&response, b"HTTP/1.1 504");
     })
     .await;
 }
@@ -446,9 +446,9 @@ async fn upstream_connect_timeout() {
     counted(&flags, &failed("connect_timeout"), |address| async move {
         let mut stream = a(address).await;
         stream.write_all(GET_H1).await.unwrap();
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 504");
+        let mut response = [0; 12];
+        stream.read_exact(&mut response).await.unwrap();
+        assert_eq!(&response, b"HTTP/1.1 504");
     })
     .await;
     drop((listener, queued));

@@ -62,9 +62,9 @@ fn admin_port_has_its_own_bounds() {
     let mut last = silent.pop().unwrap();
     last.write_all(b"GET /livez HTTP/1.1\r\n").unwrap();
     last.set_read_timeout(Some(DEADLINE)).unwrap();
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     // Whether the end comes as a close or a reset depends on what the kernel still held.
-    if let Err(error) = last.read_to_end(&mut answer) {
+    if let Err(error) = last.read_to_end(&mut response) {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "a head that never ends");
     }
     let (status, head, _) = site.exchange(
@@ -80,8 +80,8 @@ async fn public_port_serves_no_admin_path() {
     let site = Site::new();
     let mut stream = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
     for path in ["/metrics", "/status", "/livez"] {
-        let answer = request(&mut stream, &format!("X: {path}\r\n")).await.unwrap();
-        assert!(answer.ends_with("hello world\n"));
+        let response = request(&mut stream, &format!("X: {path}\r\n")).await.unwrap();
+        assert!(response.ends_with("hello world\n"));
     }
 }
 

@@ -86,14 +86,14 @@ async fn flood_of_rejections_is_summed_up_and_none_is_lost() {
     for _ in 0..MANY {
         assert!(!site.ask(None).await);
     }
-    let said = || {
+    let output = || {
         let one_by_one = events(&site, "client_rejected").len() as u64;
         let sums = events(&site, "refusals_summed");
         (one_by_one, sums.iter().map(|sum| sum["count"].as_u64().unwrap()).sum::<u64>())
     };
     // The summary comes although no client is rejected any more.
-    assert!(wait_for(DEADLINE, || said().0 + said().1 == MANY), "{:?}", said());
-    assert!(said().0 <= MANY / 3, "{:?}", said());
+    assert!(wait_for(DEADLINE, || output().0 + output().1 == MANY), "{:?}", output());
+    assert!(output().0 <= MANY / 3, "{:?}", output());
     let sum = &events(&site, "refusals_summed")[0];
     assert!(sum["reasons"][0].as_str().unwrap().starts_with("no_certificate "), "{sum}");
 }

@@ -1,7 +1,7 @@
-//! What the operator sees, from outside: health, metrics, status, logs, and the answers to "why".
+//! What the operator sees, from outside: health, metrics, status, logs, and the commands that explain.
 
-mod answers;
 mod bounds;
+mod diagnosis;
 mod health;
 mod logs;
 pub mod site;

@@ -87,7 +87,7 @@ impl Site {
         Files::new().serve(&[])
     }
 
-    /// What the operator's port answers: status, head and body.
+    /// A response of the admin port: status, head and body.
     pub fn get(&self, path: &str) -> (u16, String, String) {
         let head = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
         self.exchange(head.as_bytes())
@@ -97,9 +97,9 @@ impl Site {
         let mut socket = TcpStream::connect(self.admin).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.write_all(request).unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let mut response = String::new();
+        socket.read_to_string(&mut response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.unwrap_or_default(), head.to_owned(), body.to_owned())
     }
@@ -128,7 +128,7 @@ impl Site {
         });
     }
 
-    /// One request on a connection of its own; says whether it was answered.
+    /// One request on a connection of its own; returns true if it got a response.
     pub async fn ask(&self, client: Option<&Credential>) -> bool {
         connector(client).ask(self.server.addr()).await.is_ok()
     }

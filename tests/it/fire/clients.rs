@@ -120,7 +120,9 @@ async fn slow_bodies() {
             let mut h2 = h2(address, WINDOW).await;
             let stream = h2.stream();
             h2.send(&frame(HEADERS, END_HEADERS, stream, POST)).await.unwrap();
-            assert!(h2.answer(stream).await.unwrap().contains("The body did not arrive in time."));
+            assert!(
+                h2.response(stream).await.unwrap().contains("The body did not arrive in time.")
+            );
             // The connection is none the worse for it.
             assert_eq!(h2.get().await.unwrap(), "hello world\n");
         })
@@ -130,9 +132,9 @@ async fn slow_bodies() {
             let mut stream = of_h1().connect(address).await.unwrap();
             stream.write_all(&post(31)).await.unwrap();
             drip(&mut stream, &[b'x'; 30]).await.unwrap();
-            let mut answer = [0; 12];
-            timeout(DEADLINE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
-            assert_eq!(&answer, b"HTTP/1.1 200");
+            let mut response = [0; 12];
+            timeout(DEADLINE, stream.read_exact(&mut response)).await.unwrap().unwrap();
+            assert_eq!(&response, b"HTTP/1.1 200");
         })
         .await;
     })
@@ -198,8 +200,8 @@ async fn header_values_of_100_kb() {
                 // It may have had enough before the last.
                 let _ = h2.send(&frame(kind, first | last, stream, piece)).await;
             }
-            let answer = h2.answer(stream).await;
-            assert!(!answer.is_ok_and(|body| body.contains("hello")));
+            let response = h2.response(stream).await;
+            assert!(!response.is_ok_and(|body| body.contains("hello")));
         })
         .await;
     })

@@ -225,8 +225,8 @@ async fn ask_until(
     while !is_over.load(Ordering::Relaxed) {
         pace.tick().await;
         let begun = Instant::now();
-        let answer = request(&mut kept, "").await;
-        answer.map_err(|error| failed("on the connection that was kept", error))?;
+        let response = request(&mut kept, "").await;
+        response.map_err(|error| failed("on the connection that was kept", error))?;
         slowest = slowest.max(begun.elapsed());
         let begun = Instant::now();
         connector().ask(address).await.map_err(|error| failed("on a new connection", error))?;
@@ -236,12 +236,12 @@ async fn ask_until(
     Ok(slowest)
 }
 
-/// Connections that have all said the same, and wait.
-pub fn open(address: SocketAddr, number: usize, said: &[u8]) -> Vec<TcpStream> {
+/// Connections that have all sent the same bytes, and wait.
+pub fn open(address: SocketAddr, number: usize, bytes: &[u8]) -> Vec<TcpStream> {
     let open = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
         // A connection that is dropped meanwhile is replaced.
-        let _ = io::Write::write_all(&mut stream, said);
+        let _ = io::Write::write_all(&mut stream, bytes);
         stream
     };
     (0..number).map(open).collect()

@@ -296,9 +296,9 @@ async fn sighup_while_draining() {
     assert!(wait_for(DEADLINE, || std::net::TcpStream::connect(fire.addr()).is_err()));
     fire.server.signal("HUP");
     unfinished.write_all(b"x").await.unwrap();
-    let mut answer = Vec::new();
-    let _ = timeout(DEADLINE, unfinished.read_to_end(&mut answer)).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    let mut response = Vec::new();
+    let _ = timeout(DEADLINE, unfinished.read_to_end(&mut response)).await.unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 200"));
     assert_eq!(fire.server.exit_code(), Some(0));
     assert!(!fire.server.log().contains("\"reloaded\""), "{}", fire.server.log());
 }
@@ -318,7 +318,7 @@ async fn second_signal() {
     fire.server.wait_for_event("stopped", |event| event["connections_cut"] == 1);
 }
 
-/// What the binary answers with does not panic: this service is one of an application's own, in
+/// The binary's own service does not panic: this one is one of an application's own, in
 /// this process.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
@@ -340,10 +340,15 @@ async fn panicking_service() {
         for _ in 0..25 {
             let mut stream = connector(&PKI.a).connect(address).await.unwrap();
             stream.write_all(b"GET /boom HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-            let mut answer = Vec::new();
+            let mut response = Vec::new();
             // It is the last of its connection.
-            let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it is closed");
-            assert!(answer.starts_with(b"HTTP/1.1 500"), "{}", String::from_utf8_lossy(&answer));
+            let _ =
+                timeout(DEADLINE, stream.read_to_end(&mut response)).await.expect("it is closed");
+            assert!(
+                response.starts_with(b"HTTP/1.1 500"),
+                "{}",
+                String::from_utf8_lossy(&response)
+            );
         }
     })
     .await;

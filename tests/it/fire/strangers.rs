@@ -47,8 +47,8 @@ async fn flood_of_unknown_certificates() {
         crowd(2000, || {
             let stranger = stranger.clone();
             async move {
-                let answer = stranger.ask(address).await;
-                assert_eq!(alert(&answer), Some(AlertDescription::UnknownCA), "{answer:?}");
+                let response = stranger.ask(address).await;
+                assert_eq!(alert(&response), Some(AlertDescription::UnknownCA), "{response:?}");
             }
         })
         .await;
@@ -84,24 +84,24 @@ async fn garbage_and_plain_http() {
     let garbage: Vec<u8> = (0..20_000_u32).map(|i| (i * i % 251) as u8).collect();
     let mut framed = b"\x16\x03\x01\x40\x00".to_vec();
     framed.extend(&garbage);
-    let said: [(Vec<u8>, &[u8]); 4] = [
+    let bytes: [(Vec<u8>, &[u8]); 4] = [
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".into(), b"HTTP/1.1 400"),
         ([b"POST / HTTP/1.1\r\n".as_slice(), &garbage].concat(), b"HTTP/1.1 400"),
         (garbage, b""),
         (framed, b""),
     ];
     fire.rounds(async |watch| {
-        for (said, answer) in &said {
-            let (said, answer) = (said.clone(), answer.to_vec());
+        for (bytes, response) in &bytes {
+            let (bytes, response) = (bytes.clone(), response.to_vec());
             crowd(250, || {
-                let (said, answer) = (said.clone(), answer.clone());
+                let (bytes, response) = (bytes.clone(), response.clone());
                 async move {
                     let mut stream = TcpStream::connect(address).await.unwrap();
                     // A client refused by its first byte may not have sent its last.
-                    let _ = stream.write_all(&said).await;
+                    let _ = stream.write_all(&bytes).await;
                     let mut got = Vec::new();
                     let _ = timeout(DEADLINE, stream.read_to_end(&mut got)).await.unwrap();
-                    assert!(got.starts_with(&answer), "{got:?}");
+                    assert!(got.starts_with(&response), "{got:?}");
                 }
             })
             .await;

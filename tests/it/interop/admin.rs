@@ -142,7 +142,7 @@ fn status_page_refreshes_itself() {
     assert!(page.contains("a.pem") && !page.contains("b.pem"), "{page}");
 }
 
-/// Serves the real page with its real headers, and these answers to `/status`, the last of them
+/// Serves the real page with its real headers, and these responses to `/status`, the last of them
 /// again and again.
 fn stand_in(site: &Site, statuses: Vec<Value>) -> SocketAddr {
     let (_, head, page) = site.get("/");
@@ -156,7 +156,7 @@ fn stand_in(site: &Site, statuses: Vec<Value>) -> SocketAddr {
             let (page, policy) = (page.clone(), policy.clone());
             let (statuses, asked) = (statuses.clone(), Arc::clone(&asked));
             thread::spawn(move || {
-                let answer = |path: &str| match path {
+                let response = |path: &str| match path {
                     "/" => (policy.as_str(), "text/html; charset=utf-8", page.clone()),
                     "/status" => {
                         let nth = asked.fetch_add(1, Ordering::Relaxed).min(statuses.len() - 1);
@@ -164,7 +164,7 @@ fn stand_in(site: &Site, statuses: Vec<Value>) -> SocketAddr {
                     }
                     _ => ("x: x", "text/plain", String::new()),
                 };
-                let _ = answer_one(stream, answer);
+                let _ = answer_one(stream, response);
             });
         }
     });
@@ -173,12 +173,12 @@ fn stand_in(site: &Site, statuses: Vec<Value>) -> SocketAddr {
 
 fn answer_one<'a>(
     mut stream: TcpStream,
-    answer: impl FnOnce(&str) -> (&'a str, &'a str, String),
+    response: impl FnOnce(&str) -> (&'a str, &'a str, String),
 ) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
-    let (header, kind, body) = answer(first.split(' ').nth(1).unwrap_or_default());
+    let (header, kind, body) = response(first.split(' ').nth(1).unwrap_or_default());
     let length = body.len();
     let head = format!(
         "HTTP/1.1 200 OK\r\n{header}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\

@@ -62,8 +62,8 @@ async fn come_from_afar(edge: SocketAddr) -> (TcpStream, String) {
 #[ignore = "needs HAProxy"]
 async fn haproxy_in_front_passes_the_client_address_and_health_checks_are_no_rejections() {
     let site = Site::new();
-    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhello world\n";
-    let app = App::start(move |_, _| Reply::text(answer)).await;
+    let response = "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhello world\n";
+    let app = App::start(move |_, _| Reply::text(response)).await;
     let upstream = format!("http://{}", app.address);
     let from = ["--proxy-protocol", "--proxy-protocol-from", "127.0.0.1/32"];
     let more = ["--upstream", &upstream, "--log", "info,portcullis=debug"];
@@ -88,8 +88,8 @@ async fn haproxy_in_front_passes_the_client_address_and_health_checks_are_no_rej
         // The twin presents a certificate that is not trusted.
         let (stream, own) = come_from_afar(haproxy.address).await;
         let mut stream = connector(&PKI.stranger).shake(stream).await.unwrap();
-        let answer = request(&mut stream, "").await;
-        assert_eq!(alert(&answer), Some(rustls::AlertDescription::UnknownCA));
+        let response = request(&mut stream, "").await;
+        assert_eq!(alert(&response), Some(rustls::AlertDescription::UnknownCA));
         let event = server.wait_for_event("client_rejected", |_| true);
         assert_eq!(
             (&event["reason"], &event["peer"]),

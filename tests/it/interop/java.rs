@@ -37,7 +37,7 @@ fn parse(line: &str) -> (String, String, Outcome) {
     let Ok([client, tls, kind, what]) = <[_; 4]>::try_from(parts) else {
         panic!("not a line of the client: {line}");
     };
-    (client, tls, if kind == "answer" { Ok(what) } else { Err(what) })
+    (client, tls, if kind == "response" { Ok(what) } else { Err(what) })
 }
 
 fn assert_let_in(site: &Site, credential: &Credential) {

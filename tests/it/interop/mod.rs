@@ -29,7 +29,7 @@ use tempfile::TempDir;
 /// How soon a change in the trust directory holds.
 const A_SECOND: Duration = Duration::from_secs(1);
 
-/// What a client made of its request: the answer, or the words in which it says that there is none.
+/// What a client made of its request: the response, or the words in which it says that there is none.
 type Outcome = Result<String, String>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -158,7 +158,7 @@ impl Site {
         command
     }
 
-    /// No answer but the alert at the client, and the reason in the log.
+    /// No response but the alert at the client, and the reason in the log.
     #[track_caller]
     fn assert_refused(&self, outcome: &Outcome, refusal: Refusal) {
         assert_alert(outcome, refusal);
@@ -182,11 +182,11 @@ impl Site {
     }
 }
 
-/// There was no answer, and the alert came. In a flood of refusals this is all there is: their log
+/// There was no response, and the alert came. In a flood of refusals this is all there is: their log
 /// is summed up.
 #[track_caller]
 fn assert_alert(outcome: &Outcome, refusal: Refusal) {
-    let seen = outcome.as_ref().expect_err("no answer");
+    let seen = outcome.as_ref().expect_err("no response");
     assert!(shows_alert(seen, refusal.alert), "no alert `{}` in: {seen}", refusal.alert);
 }
 
@@ -218,8 +218,8 @@ fn report(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}; {finished}"))
 }
 
-/// The outcome in `{"answer": …}` or `{"error": …}`.
+/// The outcome in `{"response": …}` or `{"error": …}`.
 fn outcome(report: &Value) -> Outcome {
-    let answer = report["answer"].as_str().map(str::to_owned);
-    answer.ok_or_else(|| report.to_string())
+    let response = report["response"].as_str().map(str::to_owned);
+    response.ok_or_else(|| report.to_string())
 }

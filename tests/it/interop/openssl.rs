@@ -31,10 +31,10 @@ fn s_client(
     run(command.args(more), input)
 }
 
-/// The transcript of an answered request, or of one that was not.
+/// The transcript of a request that got a response, or of one that did not.
 fn outcome(Finished { stdout, stderr, .. }: Finished) -> Outcome {
-    let answered = stdout.contains("HTTP/1.1 200 OK\r\n") && stdout.contains("hello world\n");
-    if answered { Ok(stdout) } else { Err(stdout + &stderr) }
+    let responded = stdout.contains("HTTP/1.1 200 OK\r\n") && stdout.contains("hello world\n");
+    if responded { Ok(stdout) } else { Err(stdout + &stderr) }
 }
 
 fn get(site: &Site, tls: Tls, credential: Option<&Credential>, more: &[&str]) -> Outcome {
@@ -44,7 +44,7 @@ fn get(site: &Site, tls: Tls, credential: Option<&Credential>, more: &[&str]) ->
 #[track_caller]
 fn assert_answered(outcome: &Outcome) {
     if let Err(seen) = outcome {
-        panic!("not answered: {seen}");
+        panic!("no response: {seen}");
     }
 }
 
@@ -109,7 +109,7 @@ fn each_issuer_is_hinted_once() {
     let mixed = Site::trusting(&[&PKI.a, &PKI.other_subject, &PKI.b]);
     for tls in BOTH {
         for (site, expected) in [(&alike, &[GATEWAY][..]), (&mixed, &[GATEWAY, OTHER])] {
-            let seen = get(site, tls, Some(&PKI.a), &[]).expect("an answer");
+            let seen = get(site, tls, Some(&PKI.a), &[]).expect("an response");
             let mut hints = hints(&seen);
             hints.sort_unstable();
             assert_eq!(hints, expected, "{seen}");
@@ -141,13 +141,13 @@ fn early_data_is_rejected() {
     let site = Site::trusting(&[&PKI.a]);
     let session = site.path("session");
     let first = get(&site, Tls::V13, Some(&PKI.a), &["-sess_out", text(&session)]);
-    let seen = first.expect("an answer");
+    let seen = first.expect("an response");
     assert!(seen.contains("    Max Early Data: 0\n"), "{seen}");
 
     let early = site.path("early");
     crate::interop::write(&early, REQUEST);
     let more = ["-sess_in", text(&session), "-early_data", text(&early)];
-    let seen = get(&site, Tls::V13, Some(&PKI.a), &more).expect("an answer");
+    let seen = get(&site, Tls::V13, Some(&PKI.a), &more).expect("an response");
     assert!(seen.contains("\nReused, TLSv1.3"), "{seen}");
     assert!(seen.contains("Early data was not sent\n"), "{seen}");
 }

@@ -126,10 +126,10 @@ impl Site {
         const SCRIPT: &str = "
             const [port, path, ...files] = process.argv.slice(1);
             const [ca, cert, key] = files.map((file) => require('fs').readFileSync(file));
-            require('https').get({ host: 'localhost', port, path, ca, cert, key }, (answer) => {
+            require('https').get({ host: 'localhost', port, path, ca, cert, key }, (response) => {
               let body = '';
-              answer.on('data', (data) => { body += data; });
-              answer.on('end', () => process.stdout.write(`${body}\n${answer.statusCode}`));
+              response.on('data', (data) => { body += data; });
+              response.on('end', () => process.stdout.write(`${body}\n${response.statusCode}`));
             });";
         let file = |name: &str| self.dir.path().join(name);
         let mut node = Command::new("node");
@@ -152,14 +152,14 @@ impl Site {
 
 fn assert_authorizes(site: &Site) {
     let (body, status) = site.ask_by_node(&PKI.a, "/who");
-    let answer: Value = serde_json::from_str(&body).expect("JSON");
-    assert_eq!((status.as_str(), &answer["who"]), ("200", &fingerprint(&PKI.a).into()));
+    let response: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status.as_str(), &response["who"]), ("200", &fingerprint(&PKI.a).into()));
     assert_eq!(site.ask_by_node(&PKI.b, "/who").1, "401");
     for version in ["--http1.1", "--http2"] {
         let (body, status) = site.ask(&PKI.a, "/who", &[version]);
-        let answer: Value = serde_json::from_str(&body).expect("JSON");
-        assert_eq!((status.as_str(), &answer["who"]), ("200", &fingerprint(&PKI.a).into()));
-        assert_eq!(answer["told"], answer["who"]);
+        let response: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!((status.as_str(), &response["who"]), ("200", &fingerprint(&PKI.a).into()));
+        assert_eq!(response["reported"], response["who"]);
         let forged = format!("X_Client_Cert_Fingerprint: {}", fingerprint(&PKI.a));
         let forged =
             [version, "-H", "Client-Cert: :AAAA:", "-H", "Client_Cert: :AAAA:", "-H", &forged];
@@ -184,8 +184,8 @@ fn express_app_authorizes_by_client_certificate() {
     let events = thread::scope(|scope| {
         let reading = scope.spawn(|| site.ask(&PKI.a, "/events", &[]));
         for _ in 0..3 {
-            let answered = || site.ask(&PKI.a, "/seen", &["-X", "POST"]).1 == "204";
-            assert!(wait_for(DEADLINE, || reading.is_finished() || answered()));
+            let responded = || site.ask(&PKI.a, "/seen", &["-X", "POST"]).1 == "204";
+            assert!(wait_for(DEADLINE, || reading.is_finished() || responded()));
         }
         while !reading.is_finished() {
             site.ask(&PKI.a, "/seen", &["-X", "POST"]);
@@ -252,15 +252,15 @@ fn axum_app_on_a_unix_socket_authorizes_by_client_certificate() {
     let app = axum::Router::new().fallback(move |headers: http::HeaderMap| {
         let allowed = allowed.clone();
         async move {
-            let told = headers["x-client-cert-fingerprint"].to_str().unwrap_or_default();
+            let reported = headers["x-client-cert-fingerprint"].to_str().unwrap_or_default();
             let value = headers["client-cert"].to_str().unwrap_or_default().trim_matches(':');
             use base64::Engine as _;
             let der = base64::engine::general_purpose::STANDARD.decode(value).unwrap_or_default();
             let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
             let who: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
             let status = if who == allowed { 200 } else { 401 };
-            let answer = format!(r#"{{"who":"{who}","told":"{told}"}}"#);
-            (http::StatusCode::from_u16(status).expect("a status"), answer)
+            let response = format!(r#"{{"who":"{who}","reported":"{reported}"}}"#);
+            (http::StatusCode::from_u16(status).expect("a status"), response)
         }
     });
     runtime.spawn(async move {
@@ -311,9 +311,9 @@ fn node_and_python_see_no_smuggled_request() {
             for bytes in smuggled() {
                 let mut tls = connect(site.server.addr(), b"http/1.1").await;
                 send(&mut tls, &bytes).await;
-                let answer = read_to_end(&mut tls).await;
-                assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{bytes}: {answer}");
-                assert_ne!(status(&answer), 502, "{bytes}: {answer}");
+                let response = read_to_end(&mut tls).await;
+                assert!(response.matches("HTTP/1.1 ").count() <= 1, "{bytes}: {response}");
+                assert_ne!(status(&response), 502, "{bytes}: {response}");
             }
         });
         // Whatever was left on a connection would show in front of this one.

@@ -55,8 +55,8 @@ fn alert_arrives_while_a_body_is_being_sent() {
             assert_alert(&lost, NONE);
         }
         site.assert_refusal_logged(NONE);
-        for answered in outcomes(&client(&site, "post", tls, Some(&PKI.a))) {
-            assert_eq!(answered, Ok(hello(tls)));
+        for outcome in outcomes(&client(&site, "post", tls, Some(&PKI.a))) {
+            assert_eq!(outcome, Ok(hello(tls)));
         }
     }
 }

@@ -8,29 +8,30 @@ async fn upstream_failures_have_distinct_status_and_reason() {
     let upstream = url(&closed);
     drop(closed);
     let short = Duration::from_millis(50);
-    let answer = Front::of(Proxy::new(upstream.clone()).connect_timeout(short)).get("/", "").await;
-    assert_eq!(status(&answer), 502);
-    let told = problem(&answer);
-    assert!(!answer.contains(&upstream.to_string()[7..]), "nothing internal: {told}");
+    let response =
+        Front::of(Proxy::new(upstream.clone()).connect_timeout(short)).get("/", "").await;
+    assert_eq!(status(&response), 502);
+    let reported = problem(&response);
+    assert!(!response.contains(&upstream.to_string()[7..]), "nothing internal: {reported}");
 
     let app = App::start(|_, _| Reply::Close).await;
-    let answer = Front::before(&app).get("/", "").await;
-    assert_eq!((status(&answer), &problem(&answer)["title"]), (502, &"Bad Gateway".into()));
+    let response = Front::before(&app).get("/", "").await;
+    assert_eq!((status(&response), &problem(&response)["title"]), (502, &"Bad Gateway".into()));
     assert_eq!(app.record().requests.len(), 1, "a new connection is no reason to try again");
 
     let app = App::start(|_, _| Reply::Hang).await;
-    let answer = Front::of(Proxy::new(app.upstream()).timeout(short)).get("/", "").await;
-    assert_eq!((status(&answer), &problem(&answer)["title"]), (504, &"Gateway Timeout".into()));
+    let response = Front::of(Proxy::new(app.upstream()).timeout(short)).get("/", "").await;
+    assert_eq!((status(&response), &problem(&response)["title"]), (504, &"Gateway Timeout".into()));
     app.until("cancelled", |record| record.open == 0).await;
 
     let app = App::start(|_, _| Reply::text("HTTP/1.1 200 OK\r\nContent-Le")).await;
-    let answer = Front::of(Proxy::new(app.upstream()).timeout(short)).get("/", "").await;
-    assert_eq!(status(&answer), 504, "half a head is none: {answer}");
+    let response = Front::of(Proxy::new(app.upstream()).timeout(short)).get("/", "").await;
+    assert_eq!(status(&response), 504, "half a head is none: {response}");
 }
 
 #[tokio::test]
 async fn upstream_that_accepts_no_connection_is_a_timeout() {
-    // One that listens and whose queue is full answers no handshake.
+    // One that listens and whose queue is full accepts no handshake.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(0).unwrap();
@@ -44,11 +45,11 @@ async fn upstream_that_accepts_no_connection_is_a_timeout() {
         queued.push(stream);
     }
     let proxy = Proxy::new(url(&listener)).connect_timeout(Duration::from_millis(100));
-    let answer = Front::of(proxy).get("/", "").await;
-    assert_eq!(status(&answer), 504, "{answer}");
+    let response = Front::of(proxy).get("/", "").await;
+    assert_eq!(status(&response), 504, "{response}");
 }
 
-/// An application whose first connection ends, once it has answered one request, when the next one
+/// An application whose first connection ends, after its response to one request, when the next one
 /// has reached it.
 async fn ending_on_the_second_request() -> App {
     App::start(|_, at| if at == 1 { Reply::Close } else { Reply::ok() }).await
@@ -107,7 +108,7 @@ async fn request_is_not_retried_once_a_response_has_begun() {
 
 #[tokio::test]
 async fn post_is_not_sent_on_a_closed_upstream_connection() {
-    // The application ends each connection right after its answer, and says nothing of it.
+    // The application ends each connection right after its response, and says nothing of it.
     let app = App::start(|_, _| {
         Reply::SendAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
     })
@@ -140,8 +141,8 @@ async fn restarted_upstream_loses_no_request_that_it_did_not_hold() {
     socket.set_reuseaddr(true).unwrap();
     socket.bind(address).unwrap();
     let app = App::at(socket.listen(16).unwrap(), |_, _| Reply::ok());
-    let answer = read_until(&mut tls, "ok").await;
-    assert_eq!(status(&answer), 200);
+    let response = read_until(&mut tls, "ok").await;
+    assert_eq!(status(&response), 200);
     assert_eq!(app.record().whole().len(), 1);
 }
 
@@ -204,10 +205,10 @@ async fn upstream_connections_and_queue_are_bounded() {
     };
     assert_eq!(status(&refused), 503, "{refused}");
     use tokio::io::AsyncWriteExt as _;
-    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    app.write_all(answer).await.unwrap();
+    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    app.write_all(response).await.unwrap();
     read_until(&mut first, "ok").await;
-    app.write_all(answer).await.unwrap();
+    app.write_all(response).await.unwrap();
     assert_eq!(status(&read_until(queued, "ok").await), 200, "by the connection that became free");
 }
 
@@ -224,8 +225,9 @@ async fn request_past_the_queue_timeout_is_503() {
 async fn stalled_request_body_is_408() {
     let app = App::start(|_, _| Reply::ok()).await;
     let front = Front::of(Proxy::new(app.upstream()).timeout(Duration::from_millis(200)));
-    let answer = front.exchange("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab").await;
-    assert_eq!(status(&answer), 408, "{answer}");
+    let response =
+        front.exchange("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab").await;
+    assert_eq!(status(&response), 408, "{response}");
     let record = app.until("ended", |record| record.open == 0).await;
     assert!(record.whole().is_empty());
 }
@@ -237,8 +239,8 @@ async fn response_before_the_body_was_read_is_delivered() {
     let front = Front::before(&app);
     let mut tls = front.connect().await;
     send(&mut tls, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;
-    let answer = read_until(&mut tls, "no").await;
-    assert_eq!(status(&answer), 403);
+    let response = read_until(&mut tls, "no").await;
+    assert_eq!(status(&response), 403);
     app.until("ended", |record| record.open == 0).await;
 }
 
@@ -260,8 +262,8 @@ async fn early_response_closes_the_connection() {
         let mut tls = front.connect().await;
         send(&mut tls, format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n{sent}"))
             .await;
-        let answer = read_until(&mut tls, "early").await.to_lowercase();
-        assert_eq!(answer.contains("connection: close"), is_last, "{sent:?}: {answer}");
+        let response = read_until(&mut tls, "early").await.to_lowercase();
+        assert_eq!(response.contains("connection: close"), is_last, "{sent:?}: {response}");
         app.await.unwrap();
     }
 }

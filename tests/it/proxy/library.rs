@@ -22,9 +22,9 @@ async fn upstream_may_be_a_unix_socket() {
     });
     let front = Front::of(Proxy::new(format!("unix:{}", path.display()).parse().unwrap()));
     for _ in 0..2 {
-        let answer = front.get("/", "").await;
-        assert_eq!(status(&answer), 200);
-        assert!(answer.contains(&client_cert()), "{answer}");
+        let response = front.get("/", "").await;
+        assert_eq!(status(&response), 200);
+        assert!(response.contains(&client_cert()), "{response}");
     }
 }
 
@@ -69,10 +69,10 @@ async fn only_listed_apis_pass() {
         (String::new(), 403),
         (header("abc").replace('-', "_"), 403),
     ] {
-        let answer = served(ApiId::new(ids, router()), &headers).await;
-        assert_eq!(status(&answer), expected, "{headers}");
+        let response = served(ApiId::new(ids, router()), &headers).await;
+        assert_eq!(status(&response), expected, "{headers}");
         if expected == 403 {
-            assert_eq!(problem(&answer)["title"], "Forbidden");
+            assert_eq!(problem(&response)["title"], "Forbidden");
         }
     }
     assert_eq!(status(&served(ApiId::new([""; 0], router()), "").await), 200);
@@ -98,9 +98,9 @@ async fn authorization_closure_decides() {
     };
     let app = router().layer(Authorize::new_async(knows));
     assert_eq!(status(&served(app.clone(), "X-Please: 1\r\n").await), 200);
-    let answer = served(app, "").await;
-    assert_eq!(status(&answer), 403);
-    assert!(answer.contains("application/problem+json"), "{answer}");
+    let response = served(app, "").await;
+    assert_eq!(status(&response), 403);
+    assert!(response.contains("application/problem+json"), "{response}");
 }
 
 #[tokio::test]

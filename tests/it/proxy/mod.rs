@@ -57,8 +57,8 @@ async fn echoing(_: ()) -> (App, Front) {
 
 async fn seen_of(headers: &str) -> Seen {
     let (app, front) = echoing(()).await;
-    let answer = front.get("/path?query=1", headers).await;
-    assert_eq!(status(&answer), 200, "{answer}");
+    let response = front.get("/path?query=1", headers).await;
+    assert_eq!(status(&response), 200, "{response}");
     app.record().whole()[0].clone()
 }
 
@@ -66,11 +66,11 @@ fn url(listener: &TcpListener) -> Upstream {
     format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
 }
 
-fn problem(answer: &str) -> serde_json::Value {
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains("content-type: application/problem+json"), "{answer}");
+fn problem(response: &str) -> serde_json::Value {
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("content-type: application/problem+json"), "{response}");
     let problem: serde_json::Value = serde_json::from_str(body).unwrap();
-    assert_eq!(problem["status"], status(answer));
+    assert_eq!(problem["status"], status(response));
     assert_eq!(problem["request_id"].as_str().unwrap().len(), 16);
     problem
 }

@@ -120,8 +120,8 @@ async fn hop_by_hop_headers_of_a_response_are_stripped() {
         )
     })
     .await;
-    let answer = Front::before(&app).get("/", "").await;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let response = Front::before(&app).get("/", "").await;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert_eq!(body, "ok");
     let names: Vec<_> = head.lines().skip(1).filter_map(|line| line.split(':').next()).collect();
     assert_eq!(
@@ -158,7 +158,7 @@ async fn responses_without_a_body_are_framed_so() {
         let app = App::start(move |_, _| Reply::text(reply)).await;
         let front = Front::before(&app);
         let mut tls = front.connect().await;
-        // The second answer is read right only if the first one was framed right.
+        // The second response is read right only if the first one was framed right.
         for _ in 0..2 {
             send(&mut tls, format!("{request} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
             let head = read_until(&mut tls, "\r\n\r\n").await;
@@ -192,8 +192,8 @@ async fn bodies_of_all_framings_pass_both_ways() {
             send(&mut tls, format!("PUT / HTTP/1.1\r\nHost: a\r\n{framing}")).await;
             let is_chunked = !reply.contains("Length: 5");
             let end = if is_chunked { "\r\n0\r\n\r\n" } else { "hello" };
-            let answer = read_until(&mut tls, end).await;
-            assert_eq!(answer.contains("content-length: 5"), !is_chunked, "{reply}: {answer}");
+            let response = read_until(&mut tls, end).await;
+            assert_eq!(response.contains("content-length: 5"), !is_chunked, "{reply}: {response}");
         }
         let record = app.record();
         let whole = record.whole();
@@ -206,8 +206,8 @@ async fn bodies_of_all_framings_pass_both_ways() {
         Reply::text("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
     })
     .await;
-    let answer = Front::before(&app).exchange("GET / HTTP/1.0\r\n\r\n").await;
-    assert!(answer.ends_with("\r\n\r\nhello") && !answer.contains("chunked"), "{answer}");
+    let response = Front::before(&app).exchange("GET / HTTP/1.0\r\n\r\n").await;
+    assert!(response.ends_with("\r\n\r\nhello") && !response.contains("chunked"), "{response}");
     assert_eq!(app.record().whole()[0].all("host"), [app.address.to_string()]);
 }
 
@@ -218,8 +218,8 @@ async fn broken_off_response_is_not_a_complete_one() {
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "5\r\nhello\r\n"),
     ] {
         let app = App::start(move |_, _| Reply::SendAndClose(reply.as_bytes().to_vec())).await;
-        let answer = Front::before(&app).exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert!(answer.ends_with(end), "{answer}");
+        let response = Front::before(&app).exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(response.ends_with(end), "{response}");
     }
 }
 
@@ -241,8 +241,8 @@ async fn announced_trailers_pass_both_ways() {
          Client-Cert: forged\r\n\r\n",
     )
     .await;
-    let answer = read_until(&mut tls, "0\r\nx-sum: 1\r\n\r\n").await;
-    assert!(answer.contains("trailer: X-Sum"), "{answer}");
+    let response = read_until(&mut tls, "0\r\nx-sum: 1\r\n\r\n").await;
+    assert!(response.contains("trailer: X-Sum"), "{response}");
     let record = app.record();
     let seen = record.whole()[0];
     assert_eq!(seen.trailers.to_lowercase(), "x-sum: 2\r\n");
@@ -271,13 +271,13 @@ async fn body_above_max_body_is_refused_with_and_without_content_length() {
     let head = "POST / HTTP/1.1\r\nHost: a\r\n";
     // One that is announced is not even asked for.
     let expecting = format!("{head}Expect: 100-continue\r\nContent-Length: 6\r\n\r\n");
-    let answer = front.exchange(expecting).await;
-    assert_eq!(status(&answer), 413, "{answer}");
+    let response = front.exchange(expecting).await;
+    assert_eq!(status(&response), 413, "{response}");
     assert!(app.record().requests.is_empty());
 
     let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
-    let answer = front.exchange(format!("{chunked}3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n")).await;
-    assert_eq!(status(&answer), 413, "{answer}");
+    let response = front.exchange(format!("{chunked}3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n")).await;
+    assert_eq!(status(&response), 413, "{response}");
     let record = app.until("closed", |record| record.open == 0).await;
     assert!(record.whole().is_empty());
 

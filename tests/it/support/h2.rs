@@ -97,15 +97,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> H2<T> {
         Ok(Frame { kind, flags, stream: u32::from_be_bytes([s, t, u, v]), payload })
     }
 
-    /// One request with nothing in it; the answer's body.
+    /// One request with nothing in it; the response's body.
     pub async fn get(&mut self) -> io::Result<String> {
         let stream = self.stream();
         self.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, GET)).await?;
-        self.answer(stream).await
+        self.response(stream).await
     }
 
-    /// The body of the answer on this stream.
-    pub async fn answer(&mut self, stream: u32) -> io::Result<String> {
+    /// The body of the response on this stream.
+    pub async fn response(&mut self, stream: u32) -> io::Result<String> {
         let mut body = Vec::new();
         loop {
             let came = self.receive().await?;

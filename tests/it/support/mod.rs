@@ -207,7 +207,7 @@ impl fmt::Display for Finished {
 }
 
 /// Runs a program to its end. Its standard input holds `input` and then stays open: some, like
-/// `openssl s_client`, would otherwise leave before the answer.
+/// `openssl s_client`, would otherwise leave before the response.
 #[track_caller]
 pub fn run(command: &mut Command, input: &str) -> Finished {
     let mut child = command

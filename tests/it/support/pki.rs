@@ -1,7 +1,7 @@
 //! Certificates, made once a test run. Those of clients have the exact shape of API Gateway's:
 //! X.509 v3 with the extensions absent, `C=US, L=Seattle, CN=ApiGateway` as subject and issuer in
 //! printable strings, RSA-2048, a random 64-bit serial number, 365 days. The shape is the point:
-//! with key identifiers in them, they would be told apart by servers that fail at the real ones.
+//! with key identifiers in them, they would be distinguished by servers that fail at the real ones.
 
 use std::sync::LazyLock;
 use std::thread;

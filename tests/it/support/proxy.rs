@@ -380,8 +380,8 @@ pub async fn is_silent(tls: &mut Tls) -> bool {
         .await
 }
 
-pub fn status(answer: &str) -> u16 {
-    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
+pub fn status(response: &str) -> u16 {
+    response.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
 /// A path that nothing else uses.

@@ -78,10 +78,10 @@ impl Client {
                 }
             }
         };
-        timeout(DEADLINE, read).await.expect("an answer in time")
+        timeout(DEADLINE, read).await.expect("an response in time")
     }
 
-    /// The status of the answer to one request; none where it is reset.
+    /// The status of the response to one request; none where it is reset.
     pub async fn status(&mut self, stream: u32) -> Option<u16> {
         let (kind, _, block) = self.next(stream, &[HEADERS, RESET]).await?;
         if kind == RESET {

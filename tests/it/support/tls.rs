@@ -152,14 +152,14 @@ impl Connector {
         self.shake(TcpStream::connect(address).await?).await
     }
 
-    /// One request on a connection of its own: the answer and how the handshake went.
+    /// One request on a connection of its own: the response and how the handshake went.
     pub async fn ask(&self, address: SocketAddr) -> io::Result<(String, HandshakeKind)> {
         let mut stream = self.connect(address).await?;
-        let answer = request(&mut stream, "Connection: close\r\n").await?;
-        // Tickets come with the answer.
+        let response = request(&mut stream, "Connection: close\r\n").await?;
+        // Tickets come with the response.
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest).await;
-        Ok((answer, stream.get_ref().1.handshake_kind().expect("a handshake")))
+        Ok((response, stream.get_ref().1.handshake_kind().expect("a handshake")))
     }
 }
 
@@ -169,7 +169,7 @@ pub fn connector(credential: &Credential) -> Connector {
     Connector::new(Some(&client), &rustls::version::TLS13)
 }
 
-/// One request on a connection that stays; the answer's body.
+/// One request on a connection that stays; the response's body.
 pub async fn request<T>(stream: &mut TlsStream<T>, header: &str) -> io::Result<String>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -177,7 +177,7 @@ where
     request_until(stream, header, b"hello world\n").await
 }
 
-/// One request on a connection that stays, and what is answered up to this.
+/// One request on a connection that stays, and what is received up to this.
 pub async fn request_until<T>(
     stream: &mut TlsStream<T>,
     header: &str,
@@ -189,13 +189,13 @@ where
     let exchange = async {
         let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
         stream.write_all(head.as_bytes()).await?;
-        let mut answer = Vec::new();
-        while !answer.ends_with(last) {
-            if stream.read_buf(&mut answer).await? == 0 {
+        let mut response = Vec::new();
+        while !response.ends_with(last) {
+            if stream.read_buf(&mut response).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        Ok(String::from_utf8_lossy(&response).into_owned())
     };
     tokio::time::timeout(DEADLINE, exchange).await?
 }
@@ -292,7 +292,7 @@ impl Server {
         Self { address, handle: running.handle(), running }
     }
 
-    /// Asks again and again until the answer is of this kind.
+    /// Asks again and again until the response is of this kind.
     pub async fn until(&self, connector: &Connector, is_in: bool) {
         let end = tokio::time::Instant::now() + DEADLINE;
         while connector.ask(self.address).await.is_ok() != is_in {

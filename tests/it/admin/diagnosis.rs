@@ -41,12 +41,12 @@ fn inspect_json_names_what_does_not_load() {
     files.trust("broken.pem", "junk");
     let finished = files.run(&["inspect", "--json", "trust"]);
     assert_eq!(finished.code, Some(2), "{finished}");
-    let said: Value = serde_json::from_str(&finished.stdout).unwrap();
-    let first = &said["certificates"][0];
-    assert_eq!(said["certificates"].as_array().unwrap().len(), 2, "{said}");
-    assert_eq!(first["fingerprint"].as_str().unwrap().len(), 64, "{said}");
-    assert_eq!(first["days_left"], 185, "{said}");
-    assert_eq!(said["problems"][0]["severity"], "error", "{said}");
+    let output: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let first = &output["certificates"][0];
+    assert_eq!(output["certificates"].as_array().unwrap().len(), 2, "{output}");
+    assert_eq!(first["fingerprint"].as_str().unwrap().len(), 64, "{output}");
+    assert_eq!(first["days_left"], 185, "{output}");
+    assert_eq!(output["problems"][0]["severity"], "error", "{output}");
     assert_eq!(files.run(&["inspect", "nowhere"]).code, Some(2));
 }
 
