@@ -288,4 +288,6 @@ fn is_nominated(nominating: &[HeaderValue], name: &HeaderName) -> bool {
 }
 
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod tests;

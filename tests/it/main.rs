@@ -15,6 +15,7 @@ mod admin;
 mod admission;
 mod binary;
 mod control_plane;
+mod deadlines;
 mod environment;
 mod examples;
 #[cfg(feature = "axum")]

@@ -61,7 +61,7 @@ fn meaningless_flag_combinations_are_usage_errors() {
 }
 
 async fn ask(server: &Portcullis, request: &str) -> String {
-    let mut tls = connect(server.addr(), b"http/1.1").await;
+    let mut tls = connect(server.addr(), "http/1.1").await;
     send(&mut tls, request).await;
     read_to_end(&mut tls).await
 }

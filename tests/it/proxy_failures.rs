@@ -6,20 +6,20 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::admin::site::{Files, Site};
+use crate::admin::site::{AdminServer, Files};
 use crate::support::proxy::{App, Reply, connect, read_to_end, send, status};
 use crate::support::raw_h2::{Client, DATA, END_STREAM};
 
 const IDS: &str = "x-amzn-apigateway-api-id: abc\r\nX-Amzn-Trace-Id: Root=1-2\r\n\
                    traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
 
-fn site(upstream: SocketAddr, more: &[&str]) -> Site {
+fn site(upstream: SocketAddr, more: &[&str]) -> AdminServer {
     let upstream = format!("http://{upstream}");
     Files::new().serve(&[&["--upstream", upstream.as_str()], more].concat())
 }
 
-async fn ask(site: &Site, path: &str, headers: &str) -> String {
-    let mut tls = connect(site.server.addr(), b"http/1.1").await;
+async fn ask(site: &AdminServer, path: &str, headers: &str) -> String {
+    let mut tls = connect(site.server.addr(), "http/1.1").await;
     let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n");
     send(&mut tls, head).await;
     read_to_end(&mut tls).await
@@ -164,7 +164,7 @@ async fn head_of_a_response_up_to_its_limits_passes_and_one_above_names_the_limi
 }
 
 /// The status and the body of a POST over HTTP/2 that declares this length.
-async fn post_by_h2(site: &Site, length: &str) -> (u16, String) {
+async fn post_by_h2(site: &AdminServer, length: &str) -> (u16, String) {
     let mut client = Client::connect(site.server.addr()).await;
     let head = [
         (":method", "POST"),

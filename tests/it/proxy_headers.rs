@@ -1,7 +1,7 @@
 //! Which request headers reach the application: the default table, and the operator's rules, on
 //! the binary.
 
-use crate::admin::site::{Files, Site};
+use crate::admin::site::{AdminServer, Files};
 use crate::support::proxy::{App, Reply, Seen, connect, read_until, send};
 use crate::support::{Portcullis, flags, run};
 
@@ -28,7 +28,7 @@ const STRIPPED: &[&str] = &[
     "Proxy",
 ];
 
-async fn start(more: &[&str]) -> (App, Site) {
+async fn start(more: &[&str]) -> (App, AdminServer) {
     let app = App::start(|_, _| Reply::ok()).await;
     let upstream = format!("http://{}", app.address);
     let site = Files::new().serve(&[&["--upstream", upstream.as_str()], more].concat());
@@ -36,9 +36,9 @@ async fn start(more: &[&str]) -> (App, Site) {
 }
 
 /// A request with these headers, as the application gets it.
-async fn seen(app: &App, site: &Site, headers: &str) -> Seen {
+async fn seen(app: &App, site: &AdminServer, headers: &str) -> Seen {
     let before = app.record().requests.len();
-    let mut tls = connect(site.server.addr(), b"http/1.1").await;
+    let mut tls = connect(site.server.addr(), "http/1.1").await;
     send(&mut tls, format!("GET / HTTP/1.1\r\nHost: api.example.com\r\n{headers}\r\n")).await;
     read_until(&mut tls, "ok").await;
     app.record().requests[before].1.clone()

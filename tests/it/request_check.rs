@@ -4,12 +4,12 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::admin::site::{Site, connector};
+use crate::admin::site::{AdminServer, connector};
 use crate::support::DEADLINE;
 use crate::support::pki::PKI;
 
 /// Sends bytes on a connection of their own; returns all that the server sends until it closes.
-async fn exchange(site: &Site, request: &str) -> String {
+async fn exchange(site: &AdminServer, request: &str) -> String {
     let mut tls = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
     tls.write_all(request.as_bytes()).await.unwrap();
     let mut response = Vec::new();
@@ -17,13 +17,13 @@ async fn exchange(site: &Site, request: &str) -> String {
     String::from_utf8(response).unwrap()
 }
 
-fn malformed(site: &Site, reason: &str) -> Option<f64> {
+fn malformed(site: &AdminServer, reason: &str) -> Option<f64> {
     site.metric(&format!("portcullis_requests_malformed_total{{reason=\"{reason}\"}}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn request_without_one_host_is_refused_in_front_of_every_service() {
-    let site = Site::new();
+    let site = AdminServer::new();
     for (request, status, reason) in [
         ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400, "no_host"),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "several_hosts"),
@@ -49,7 +49,7 @@ async fn request_without_one_host_is_refused_in_front_of_every_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelined_request_with_a_fragment_is_refused_and_one_without_is_served() {
-    let site = Site::new();
+    let site = AdminServer::new();
     let first = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n";
     for (second, status) in [("/2#x", "400"), ("/2", "200")] {
         let last = format!("GET {second} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -62,7 +62,7 @@ async fn pipelined_request_with_a_fragment_is_refused_and_one_without_is_served(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn request_that_cannot_be_parsed_is_logged_with_its_reason_and_counted() {
-    let site = Site::new();
+    let site = AdminServer::new();
     for (request, reason) in [
         ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "bad_version"),
         ("GET / HTTP/1.1\r\nHost: a\r\nX Y: z\r\n\r\n", "bad_header"),
@@ -79,7 +79,7 @@ async fn request_that_cannot_be_parsed_is_logged_with_its_reason_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn flood_of_malformed_requests_is_counted_whole_and_logged_in_part() {
     const FLOOD: u32 = 40;
-    let site = Site::new();
+    let site = AdminServer::new();
     let mut connections = Vec::new();
     for _ in 0..FLOOD {
         connections.push(connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap());
@@ -97,7 +97,7 @@ async fn flood_of_malformed_requests_is_counted_whole_and_logged_in_part() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_that_fails_names_its_cause() {
-    let site = Site::new();
+    let site = AdminServer::new();
     let mut tls = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
     tls.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n").await.unwrap();
     let (tcp, _) = tls.get_mut();

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::directory::{Behaviour, Directory};
-use super::pebble::{DOMAIN, Pebble, Site, Wanted, admin, ask};
+use super::pebble::{AcmeServer, DOMAIN, Pebble, Wanted, admin, ask};
 use crate::support::{DEADLINE, Portcullis, run, wait_for};
 
 /// How many seconds from now the next attempt of an event is.
@@ -27,7 +27,7 @@ fn failure(server: &Portcullis) -> Value {
 #[test]
 fn failed_validation_is_named_and_its_pause_survives_a_restart() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     pebble.gate.close();
     let server = site.serve_apart(&pebble, &[]);
     let event = failure(&server);
@@ -60,7 +60,7 @@ fn failed_validation_is_named_and_its_pause_survives_a_restart() {
 #[test]
 fn rejected_name_is_tried_again_after_a_day() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let ca = pebble.files.path().join("ca.pem");
     let server = Portcullis::serve(site.flags(&pebble.url(), &ca, &["www.blocked.example"]));
     let event = failure(&server);
@@ -71,7 +71,7 @@ fn rejected_name_is_tried_again_after_a_day() {
 #[test]
 fn failed_renewal_leaves_the_active_certificate() {
     let mut pebble = Pebble::start(&Wanted { lifetime: 30, ..Wanted::default() });
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     let issued = server.wait_for_event("acme_certificate_issued", |_| true);
     pebble.kill();
@@ -86,7 +86,7 @@ fn failed_renewal_leaves_the_active_certificate() {
 #[test]
 fn directory_that_is_gone_during_an_order_changes_nothing() {
     let mut pebble = Pebble::start(&Wanted { lifetime: 15, ..Wanted::default() });
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     let issued = server.wait_for_event("acme_certificate_issued", |_| true);
     let pair = fs::read(site.cache().join("certificate-and-key.pem")).unwrap();
@@ -104,7 +104,7 @@ fn directory_that_is_gone_during_an_order_changes_nothing() {
 #[test]
 fn without_a_certificate_in_time_it_exits_1() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     pebble.gate.close();
     let mut server = site.serve_apart(&pebble, &["--acme-timeout=2s"]);
     assert_eq!(server.exit_code(), Some(1));
@@ -123,7 +123,7 @@ fn directory_that_is_none_is_named() {
         (Behaviour::OtherClock, "the directory's clock says 2020-01-01T00:00:00Z"),
     ] {
         let directory = Directory::start(behaviour);
-        let site = Site::new();
+        let site = AcmeServer::new();
         let server = Portcullis::serve(site.flags(&directory.url(), &directory.ca(), &[DOMAIN]));
         let event = failure(&server);
         let detail = event["detail"].as_str().unwrap();
@@ -139,7 +139,7 @@ fn directory_that_is_none_is_named() {
 fn directory_that_stalls_is_named() {
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("https://localhost:{}/dir", silent.local_addr().unwrap().port());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let ca = Directory::start(Behaviour::Works).ca();
     let server = Portcullis::serve(site.flags(&url, &ca, &[DOMAIN]));
     let event = failure(&server);
@@ -151,7 +151,7 @@ fn directory_that_stalls_is_named() {
 fn directory_with_a_certificate_of_an_unknown_ca_is_named() {
     let directory = Directory::start(Behaviour::Works);
     let other = Directory::start(Behaviour::Works);
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = Portcullis::serve(site.flags(&directory.url(), &other.ca(), &[DOMAIN]));
     let event = failure(&server);
     assert_eq!(event["step"], "account", "{event}");
@@ -162,7 +162,7 @@ fn directory_with_a_certificate_of_an_unknown_ca_is_named() {
 #[test]
 fn issued_certificate_that_does_not_fit_is_not_used() {
     let directory = Directory::start(Behaviour::IssuesForAnotherName);
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = Portcullis::serve(site.flags(&directory.url(), &directory.ca(), &[DOMAIN]));
     let event = failure(&server);
     assert_eq!(event["step"], "check", "{event}");
@@ -171,7 +171,7 @@ fn issued_certificate_that_does_not_fit_is_not_used() {
 }
 
 /// Starts, and expects that this is refused: the exit code and what is printed.
-fn refused(site: &Site, domains: &[&str], more: &[&str]) -> String {
+fn refused(site: &AcmeServer, domains: &[&str], more: &[&str]) -> String {
     let mut command = Portcullis::command();
     let ca = site.files.path().join("trust/a.pem");
     let mut flags = site.flags("https://localhost:1/dir", &ca, domains);
@@ -186,7 +186,7 @@ fn refused(site: &Site, domains: &[&str], more: &[&str]) -> String {
 
 #[test]
 fn wrong_flags_are_named_with_their_remedy_and_exit_2() {
-    let site = Site::new();
+    let site = AcmeServer::new();
     let many: Vec<String> = (0..101).map(|number| format!("n{number}.example")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     for (domains, more, words) in [
@@ -205,7 +205,7 @@ fn wrong_flags_are_named_with_their_remedy_and_exit_2() {
 
 #[test]
 fn terms_must_be_agreed_to() {
-    let site = Site::new();
+    let site = AcmeServer::new();
     let mut command = Portcullis::command();
     let ca = site.files.path().join("trust/a.pem");
     let mut flags = site.flags("https://localhost:1/dir", &ca, &[DOMAIN]);
@@ -218,7 +218,7 @@ fn terms_must_be_agreed_to() {
 #[test]
 fn cache_that_others_can_read_is_refused() {
     for (name, mode) in [("", 0o755), ("certificate-and-key.pem", 0o644), ("account.json", 0o604)] {
-        let site = Site::new();
+        let site = AcmeServer::new();
         fs::create_dir(site.cache()).unwrap();
         fs::set_permissions(site.cache(), fs::Permissions::from_mode(0o700)).unwrap();
         let mut path = site.cache();
@@ -234,7 +234,7 @@ fn cache_that_others_can_read_is_refused() {
 
 #[test]
 fn cache_that_cannot_be_written_to_is_refused() {
-    let site = Site::new();
+    let site = AcmeServer::new();
     fs::write(site.cache(), "a file").unwrap();
     let output = refused(&site, &[DOMAIN], &[]);
     assert!(output.contains("--acme-cache") && output.contains("cannot be made"), "{output}");
@@ -251,7 +251,7 @@ fn cache_on_a_read_only_disk_is_refused() {
         eprintln!("SKIPPED: no mount namespaces here");
         return;
     }
-    let site = Site::new();
+    let site = AcmeServer::new();
     fs::create_dir(site.cache()).unwrap();
     let binary = Portcullis::command().get_program().to_str().unwrap().to_owned();
     let flags =
@@ -271,7 +271,7 @@ fn cache_on_a_read_only_disk_is_refused() {
 #[test]
 fn cache_that_vanishes_is_named_before_anything_is_ordered() {
     let pebble = Pebble::start(&Wanted { lifetime: 15, ..Wanted::default() });
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
     let orders = pebble.gate.connections();
@@ -285,7 +285,7 @@ fn cache_that_vanishes_is_named_before_anything_is_ordered() {
 
 #[test]
 fn check_names_what_serve_would_refuse_and_writes_nothing() {
-    let site = Site::new();
+    let site = AcmeServer::new();
     let ca = Directory::start(Behaviour::Works).ca();
     let check = |ca: &std::path::Path| {
         let mut command = Portcullis::command();
@@ -309,7 +309,7 @@ fn check_names_what_serve_would_refuse_and_writes_nothing() {
 #[test]
 fn cache_of_another_server_is_refused() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
     drop(server);
@@ -323,7 +323,7 @@ fn cache_of_another_server_is_refused() {
 #[test]
 fn one_more_name_is_ordered_at_once_while_the_old_certificate_stays() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
     drop(server);
@@ -339,7 +339,7 @@ fn one_more_name_is_ordered_at_once_while_the_old_certificate_stays() {
 #[test]
 fn damaged_cache_is_named_and_ordered_anew() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
     drop(server);
@@ -363,7 +363,7 @@ fn damaged_cache_is_named_and_ordered_anew() {
 #[test]
 fn account_that_the_directory_does_not_know_is_replaced() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
     drop(server);
@@ -382,7 +382,7 @@ fn account_that_the_directory_does_not_know_is_replaced() {
 #[ignore = "it takes more than a minute"]
 fn order_that_failed_is_tried_again_and_succeeds() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     pebble.gate.close();
     let server = site.serve_apart(&pebble, &[]);
     failure(&server);

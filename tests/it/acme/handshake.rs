@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::directory::{Behaviour, Directory};
-use super::pebble::{DOMAIN, Site, admin, ask};
+use super::pebble::{AcmeServer, DOMAIN, admin, ask};
 use crate::support::pki::PKI;
 use crate::support::tls::{BOTH, Client};
 use crate::support::{DEADLINE, Portcullis, wait_for};
@@ -35,13 +35,13 @@ struct Validating {
     server: Portcullis,
     admin: String,
     _directory: Directory,
-    _site: Site,
+    _site: AcmeServer,
 }
 
 impl Validating {
     fn start() -> Self {
         let directory = Directory::start(Behaviour::NeverValidates);
-        let site = Site::new();
+        let site = AcmeServer::new();
         fs::create_dir(site.cache()).unwrap();
         fs::set_permissions(site.cache(), fs::Permissions::from_mode(0o700)).unwrap();
         let pair = site.cache().join("certificate-and-key.pem");
@@ -258,7 +258,7 @@ async fn everything_else_gets_the_strict_handshake_during_a_validation() {
 #[tokio::test]
 async fn outside_a_validation_nothing_gets_the_relaxed_handshake() {
     let directory = Directory::start(Behaviour::Works);
-    let site = Site::new();
+    let site = AcmeServer::new();
     let flags = site.flags(&directory.url(), &directory.ca(), &[DOMAIN]);
     let server = tokio::task::spawn_blocking(move || {
         let server = Portcullis::serve(flags);

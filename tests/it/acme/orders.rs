@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::directory::{Behaviour, Directory};
-use super::pebble::{DOMAIN, Pebble, Site, Wanted, admin, ask};
+use super::pebble::{AcmeServer, DOMAIN, Pebble, Wanted, admin, ask};
 use crate::support::pki::PKI;
 use crate::support::{DEADLINE, Portcullis, run, wait_for};
 
@@ -49,7 +49,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn empty_cache_listens_is_not_ready_and_rejects_every_handshake() {
     let directory = Directory::start(Behaviour::NeverValidates);
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = Portcullis::serve(site.flags(&directory.url(), &directory.ca(), &[DOMAIN]));
     let admin = admin(&server);
     let (status, body) = ask(&admin, "/readyz");
@@ -70,7 +70,7 @@ fn empty_cache_listens_is_not_ready_and_rejects_every_handshake() {
 #[test]
 fn empty_cache_is_filled_and_the_certificate_becomes_active() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &["--acme-email=operator@example.com", "--log=trace"]);
     let admin = admin(&server);
     let issued = server.wait_for_event("acme_certificate_issued", |_| true);
@@ -119,7 +119,7 @@ fn empty_cache_is_filled_and_the_certificate_becomes_active() {
 fn load_balancer_that_spreads_connections_is_warned_of() {
     let directory = Directory::start(Behaviour::NeverValidates);
     for (more, is_balanced) in [(&["--proxy-protocol"][..], true), (&[], false)] {
-        let site = Site::new();
+        let site = AcmeServer::new();
         let mut flags = site.flags(&directory.url(), &directory.ca(), &[DOMAIN]);
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
         let server = Portcullis::serve(flags);
@@ -131,7 +131,7 @@ fn load_balancer_that_spreads_connections_is_warned_of() {
 #[test]
 fn key_is_rsa_of_2048_bits_unless_another_is_asked_for() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let mut flags = site.flags(&pebble.url(), &pebble.files.path().join("ca.pem"), &[DOMAIN]);
     flags.retain(|flag| !flag.starts_with("--acme-key"));
     let server = Portcullis::serve(flags);
@@ -146,7 +146,7 @@ fn key_is_rsa_of_2048_bits_unless_another_is_asked_for() {
 #[test]
 fn sandbox_grants_the_cache_the_directory_and_dns() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
     if server.log().contains("\"not_sandboxed\"") {
@@ -163,7 +163,7 @@ fn sandbox_grants_the_cache_the_directory_and_dns() {
 #[test]
 fn restart_orders_nothing_while_the_certificate_is_good() {
     let mut pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     let issued = server.wait_for_event("acme_certificate_issued", |_| true);
     assert_eq!(server.terminate(), Some(0));
@@ -193,7 +193,7 @@ fn certificate_is_renewed_with_a_new_key_and_no_request_is_lost() {
     };
     // Renewed when a third is left.
     let pebble = Pebble::start(&Wanted { lifetime: 9, ..Wanted::default() });
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
     let client = Client::new(&pebble, &server);
@@ -228,7 +228,7 @@ fn certificate_is_renewed_with_a_new_key_and_no_request_is_lost() {
 #[test]
 fn order_succeeds_although_half_of_the_nonces_are_refused() {
     let pebble = Pebble::start(&Wanted { bad_nonces: 50, ..Wanted::default() });
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
 }
@@ -236,7 +236,7 @@ fn order_succeeds_although_half_of_the_nonces_are_refused() {
 #[test]
 fn server_that_is_killed_at_any_step_gets_its_certificate_the_next_time() {
     let pebble = Pebble::start(&Wanted::default());
-    let site = Site::new();
+    let site = AcmeServer::new();
     for millis in [1, 20, 40, 80, 120, 160, 220, 300] {
         let server = site.serve(&pebble, &[]);
         // Each time at another step, as it happens: no event stands for each.
@@ -257,7 +257,7 @@ fn server_that_is_killed_at_any_step_gets_its_certificate_the_next_time() {
 #[test]
 fn second_server_with_the_same_cache_uses_what_the_first_one_orders() {
     let pebble = Pebble::start(&Wanted { lifetime: 20, ..Wanted::default() });
-    let site = Site::new();
+    let site = AcmeServer::new();
     let first = site.serve(&pebble, &[]);
     first.wait_for_event("acme_certificate_issued", |_| true);
     let second = site.serve_apart(&pebble, &[]);

@@ -187,11 +187,11 @@ impl Drop for Pebble {
 }
 
 /// The files of a server that orders its certificate.
-pub struct Site {
+pub struct AcmeServer {
     pub files: TempDir,
 }
 
-impl Site {
+impl AcmeServer {
     pub fn new() -> Self {
         let files = tempfile::tempdir().unwrap();
         fs::create_dir(files.path().join("trust")).unwrap();

@@ -1,10 +1,10 @@
 //! Renewal information (RFC 9773): when to renew, and what a new certificate replaces.
 
 use super::directory::{Behaviour, Directory};
-use super::pebble::{DOMAIN, Site, admin, ask};
+use super::pebble::{AcmeServer, DOMAIN, admin, ask};
 use crate::support::{DEADLINE, Portcullis, wait_for};
 
-fn serve(site: &Site, directory: &Directory) -> Portcullis {
+fn serve(site: &AcmeServer, directory: &Directory) -> Portcullis {
     Portcullis::serve(site.flags(&directory.url(), &directory.ca(), &[DOMAIN]))
 }
 
@@ -17,7 +17,7 @@ fn next_attempt(admin: &str) -> String {
 fn certificate_is_renewed_within_the_window_and_names_what_it_replaces() {
     let directory = Directory::start(Behaviour::Works);
     directory.suggest("2100-01-01T00:00:00Z", "2100-01-02T00:00:00Z");
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = serve(&site, &directory);
     server.wait_for_event("acme_certificate_issued", |_| true);
     assert!(wait_for(DEADLINE, || !directory.asked().is_empty()), "renewal information is fetched");
@@ -40,7 +40,7 @@ fn moment_is_chosen_within_the_window_and_a_restart_does_not_choose_again() {
         .unwrap();
     let day = String::from_utf8(tomorrow.stdout).unwrap().trim().to_owned();
     directory.suggest(&format!("{day}T01:00:00Z"), &format!("{day}T02:00:00.5Z"));
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = serve(&site, &directory);
     server.wait_for_event("acme_certificate_issued", |_| true);
     let hour = format!("{day}T01:");
@@ -63,7 +63,7 @@ fn moment_is_chosen_within_the_window_and_a_restart_does_not_choose_again() {
 #[test]
 fn without_renewal_information_a_third_of_the_lifetime_is_left() {
     let directory = Directory::start(Behaviour::Works);
-    let site = Site::new();
+    let site = AcmeServer::new();
     let server = serve(&site, &directory);
     let issued = server.wait_for_event("acme_certificate_issued", |_| true);
     let seconds = |text: &serde_json::Value| -> i64 {

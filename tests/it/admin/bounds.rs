@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tokio_rustls::client::TlsStream;
 
-use crate::admin::site::{Files, Site, connector};
+use crate::admin::site::{AdminServer, Files, connector};
 use crate::support::h2::{
     CANCEL, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GET, GOAWAY, H2, HEADERS, POST, RST_STREAM,
     frame,
@@ -350,7 +350,7 @@ fn descriptors() {
     let server = Portcullis::serve_by(command, flags);
     let event = server.wait_for_event("admin_listening", |_| true);
     let admin = event["addr"].as_str().unwrap().parse().unwrap();
-    let site = Site { server, admin, files };
+    let site = AdminServer { server, admin, files };
     let failures = "portcullis_accept_failures_total";
     assert_eq!(site.metric(failures), Some(0.0));
     let mut silent: Vec<_> =
@@ -468,7 +468,7 @@ async fn proxy_protocol_from() {
 
 #[test]
 fn every_series_begins_at_zero() {
-    let text = Site::new().get("/metrics").2;
+    let text = AdminServer::new().get("/metrics").2;
     let reasons = ["done", "failed", "large_head", "flooding", "certificate_removed"]
         .into_iter()
         .chain(["certificate_expired", "idle", "slow_head", "slow_reader", "aged", "stopped"]);

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::admin::site::{Files, Site, connector, credential};
+use crate::admin::site::{AdminServer, Files, connector, credential};
 use crate::support::pki::PKI;
 use crate::support::tls::request;
 use crate::support::{DEADLINE, Portcullis, run};
@@ -55,7 +55,7 @@ fn readyz_fails_with_an_expired_server_certificate() {
 
 #[test]
 fn admin_port_has_its_own_bounds() {
-    let site = Site::new();
+    let site = AdminServer::new();
     // More than it has room for, and none of them says a word.
     let mut silent: Vec<_> = (0..100).map(|_| TcpStream::connect(site.admin).unwrap()).collect();
     assert_eq!(site.get("/livez").0, 200);
@@ -77,7 +77,7 @@ fn admin_port_has_its_own_bounds() {
 
 #[tokio::test]
 async fn public_port_serves_no_admin_path() {
-    let site = Site::new();
+    let site = AdminServer::new();
     let mut stream = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
     for path in ["/metrics", "/status", "/livez"] {
         let response = request(&mut stream, &format!("X: {path}\r\n")).await.unwrap();
@@ -99,7 +99,7 @@ fn taken_port_exits_1_and_names_the_flag() {
 
 #[tokio::test]
 async fn metrics_have_the_documented_names() {
-    let site = Site::new();
+    let site = AdminServer::new();
     for _ in 0..3 {
         assert!(site.ask(Some(&PKI.a)).await);
     }
@@ -153,7 +153,7 @@ async fn metrics_have_the_documented_names() {
 
 #[test]
 fn every_metric_has_help_text() {
-    let site = Site::new();
+    let site = AdminServer::new();
     let (_, head, text) = site.get("/metrics");
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
@@ -168,7 +168,7 @@ fn every_metric_has_help_text() {
 
 #[tokio::test]
 async fn series_of_a_removed_certificate_disappear() {
-    let site = Site::new();
+    let site = AdminServer::new();
     assert!(site.ask(Some(&PKI.b)).await);
     let has_b = || site.get("/metrics").2.contains("b.pem");
     assert!(has_b());
@@ -182,7 +182,7 @@ async fn series_of_a_removed_certificate_disappear() {
 
 #[tokio::test]
 async fn counters_survive_a_reload_that_keeps_the_certificate() {
-    let site = Site::new();
+    let site = AdminServer::new();
     assert!(site.ask(Some(&PKI.a)).await);
     site.files.trust("c.pem", &PKI.other_subject.cert);
     site.until("changed", || site.status()["generation"] == 2);
@@ -194,7 +194,7 @@ async fn counters_survive_a_reload_that_keeps_the_certificate() {
 
 #[test]
 fn file_error_is_counted_and_shown_until_it_is_fixed() {
-    let site = Site::new();
+    let site = AdminServer::new();
     site.files.trust("broken.pem", "junk");
     site.until("failed", || site.metric("portcullis_trust_files_failed") == Some(1.0));
     assert_eq!(site.metric("portcullis_reload_last_successful"), Some(0.0));
@@ -226,7 +226,7 @@ async fn a_used_certificate_with_an_unused_successor_asks_for_the_switch() {
 
 #[test]
 fn metrics_of_the_process_and_the_build_are_there_in_the_sandbox() {
-    let site = Site::new();
+    let site = AdminServer::new();
     site.server.wait_for_event("sandboxed", |_| true);
     let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
     let (_, _, metrics) = site.get("/metrics");
@@ -255,7 +255,7 @@ fn readyz_includes_the_application_only_if_asked() {
 
 #[test]
 fn only_addresses_and_internal_names_reach_the_state() {
-    let site = Site::new();
+    let site = AdminServer::new();
     let status = |path: &str, host: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         site.exchange(request.as_bytes()).0
@@ -271,7 +271,7 @@ fn only_addresses_and_internal_names_reach_the_state() {
 
 #[tokio::test]
 async fn status_lists_the_last_fifty_rejections_latest_first() {
-    let site = Site::new();
+    let site = AdminServer::new();
     for _ in 0..60 {
         assert!(!site.ask(None).await);
     }

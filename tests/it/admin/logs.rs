@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use crate::admin::site::{Files, Site, connector};
+use crate::admin::site::{AdminServer, Files, connector};
 use crate::support::pki::PKI;
 use crate::support::tls::request;
 use crate::support::{DEADLINE, wait_for};
 
-fn events(site: &Site, name: &str) -> Vec<Value> {
+fn events(site: &AdminServer, name: &str) -> Vec<Value> {
     let log = site.server.log();
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     events.filter(|event| event["message"] == name).collect()
@@ -15,7 +15,7 @@ fn events(site: &Site, name: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn access_line_names_certificate_and_peer() {
-    let site = Site::new();
+    let site = AdminServer::new();
     let headers = "x-amzn-apigateway-api-id: a1b2c3\r\nX-Amzn-Trace-Id: Root=1-5\r\n";
     let mut stream = connector(Some(&PKI.a)).connect(site.server.addr()).await.unwrap();
     request(&mut stream, headers).await.unwrap();
@@ -55,7 +55,7 @@ async fn access_log_off_drops_only_request_events() {
 
 #[tokio::test]
 async fn rejection_names_the_nearest_trusted_certificate() {
-    let site = Site::new();
+    let site = AdminServer::new();
     // `expired` and `not_yet_valid` have the key of `a`.
     assert!(!site.ask(Some(&PKI.expired)).await);
     let event = site.server.wait_for_event("client_rejected", |_| true);
@@ -82,7 +82,7 @@ async fn rejection_names_the_nearest_trusted_certificate() {
 #[tokio::test]
 async fn flood_of_rejections_is_summed_up_and_none_is_lost() {
     const MANY: u64 = 150;
-    let site = Site::new();
+    let site = AdminServer::new();
     for _ in 0..MANY {
         assert!(!site.ask(None).await);
     }
@@ -100,7 +100,7 @@ async fn flood_of_rejections_is_summed_up_and_none_is_lost() {
 
 #[tokio::test]
 async fn pending_rejection_summary_is_logged_before_the_end() {
-    let site = Site::new();
+    let site = AdminServer::new();
     for _ in 0..12 {
         assert!(!site.ask(None).await);
     }

@@ -63,26 +63,26 @@ impl Files {
         run(Portcullis::command().current_dir(self.0.path()).args(arguments), "")
     }
 
-    pub fn serve(self, more: &[&str]) -> Site {
+    pub fn serve(self, more: &[&str]) -> AdminServer {
         let mut flags = self.flags();
         flags.extend(["--admin", "127.0.0.1:0"].map(str::to_owned));
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
         let server = Portcullis::serve(&flags);
         let event = server.wait_for_event("admin_listening", |_| true);
         let admin = event["addr"].as_str().unwrap().parse().unwrap();
-        Site { server, admin, files: self }
+        AdminServer { server, admin, files: self }
     }
 }
 
 /// A running server.
-pub struct Site {
+pub struct AdminServer {
     pub server: Portcullis,
     pub admin: SocketAddr,
     /// Dropped after the server, which reads in it.
     pub files: Files,
 }
 
-impl Site {
+impl AdminServer {
     pub fn new() -> Self {
         Files::new().serve(&[])
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
-use crate::admin::site::{Files, Site, credential, params};
+use crate::admin::site::{AdminServer, Files, credential, params};
 use crate::support::pki::{Credential, PKI};
 use crate::support::{Finished, run};
 use rcgen::{DnType, KeyPair};
@@ -80,7 +80,7 @@ async fn status_page_shows_certificates_problems_and_rejections() {
 #[tokio::test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
 async fn subject_of_a_stranger_is_text_and_no_markup() {
-    let site = Site::new();
+    let site = AdminServer::new();
     let key = KeyPair::generate().unwrap();
     let mut hostile = params("", 1, 9);
     hostile.distinguished_name.push(DnType::CommonName, MARKUP);
@@ -132,7 +132,7 @@ fn is_unharmed(page: &str) {
 #[test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
 fn status_page_refreshes_itself() {
-    let site = Site::new();
+    let site = AdminServer::new();
     let before = site.status();
     let mut after = before.clone();
     after["generation"] = 4711.into();
@@ -144,7 +144,7 @@ fn status_page_refreshes_itself() {
 
 /// Serves the real page with its real headers, and these responses to `/status`, the last of them
 /// again and again.
-fn stand_in(site: &Site, statuses: Vec<Value>) -> SocketAddr {
+fn stand_in(site: &AdminServer, statuses: Vec<Value>) -> SocketAddr {
     let (_, head, page) = site.get("/");
     let policy = head.lines().find(|line| line.starts_with("content-security-policy: "));
     let policy = policy.expect("a policy").to_owned();
@@ -209,7 +209,7 @@ fn alert_rules_pass_their_tests() {
 #[tokio::test]
 #[ignore = "needs Chromium and promtool; run by .ci/run"]
 async fn promtool_accepts_the_metrics() {
-    let site = Site::new();
+    let site = AdminServer::new();
     assert!(site.ask(Some(&PKI.a)).await);
     assert!(!site.ask(None).await);
     let (_, _, metrics) = site.get("/metrics");
@@ -249,7 +249,7 @@ fn metrics_named_in(text: &str) -> Vec<&str> {
 async fn assert_exported(names: &[&str]) {
     static METRICS: tokio::sync::OnceCell<String> = tokio::sync::OnceCell::const_new();
     let scrape = async || {
-        let site = Site::new();
+        let site = AdminServer::new();
         assert!(site.ask(Some(&PKI.a)).await);
         assert!(!site.ask(None).await);
         site.get("/metrics").2

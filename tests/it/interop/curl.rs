@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::interop::{BOTH, NONE, Outcome, Site, Tls, UNKNOWN, assert_alert, run};
+use crate::interop::{BOTH, InteropServer, NONE, Outcome, Tls, UNKNOWN, assert_alert, run};
 use crate::support::pki::{Credential, PKI};
 
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ fn ways() -> impl Iterator<Item = (Tls, Http)> {
 
 /// Body, HTTP version and status, or the exit code and the complaint.
 fn curl(
-    site: &Site,
+    site: &InteropServer,
     (tls, http): (Tls, Http),
     credential: Option<&Credential>,
     more: &[&str],
@@ -66,7 +66,7 @@ fn curl(
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn two_certificates_of_one_subject_are_accepted_in_either_order() {
     for files in [[("1", &PKI.a), ("2", &PKI.b)], [("1", &PKI.b), ("2", &PKI.a)]] {
-        let site = Site::trusting_files(&files);
+        let site = InteropServer::trusting_files(&files);
         for way in ways() {
             for client in [&PKI.a, &PKI.b] {
                 assert_eq!(curl(&site, way, Some(client), &[]), Ok(way.1.hello()));
@@ -78,7 +78,7 @@ fn two_certificates_of_one_subject_are_accepted_in_either_order() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn client_without_a_certificate_gets_only_the_alert() {
-    let site = Site::trusting(&[&PKI.a, &PKI.b]);
+    let site = InteropServer::trusting(&[&PKI.a, &PKI.b]);
     for way in ways() {
         site.assert_refused(&curl(&site, way, None, &[]), NONE);
         assert_eq!(curl(&site, way, Some(&PKI.a), &[]), Ok(way.1.hello()));
@@ -88,7 +88,7 @@ fn client_without_a_certificate_gets_only_the_alert() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn stranger_of_the_same_subject_is_rejected_until_trusted_and_again_after() {
-    let site = Site::trusting(&[&PKI.a, &PKI.b]);
+    let site = InteropServer::trusting(&[&PKI.a, &PKI.b]);
     let assert_out = || {
         for way in ways() {
             site.assert_refused(&curl(&site, way, Some(&PKI.stranger), &[]), UNKNOWN);
@@ -107,7 +107,7 @@ fn stranger_of_the_same_subject_is_rejected_until_trusted_and_again_after() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn request_of_three_megabytes_is_served() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     let post = sending(&site, 3_000_000);
     for way in ways() {
         assert_eq!(curl(&site, way, Some(&PKI.a), &["--data-binary", &post]), Ok(way.1.hello()));
@@ -117,7 +117,7 @@ fn request_of_three_megabytes_is_served() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn alert_arrives_while_a_body_is_being_sent() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     let post = sending(&site, 300_000);
     for way in ways() {
         for _ in 0..20 {
@@ -131,7 +131,7 @@ fn alert_arrives_while_a_body_is_being_sent() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn plain_http_gets_400() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     let url = format!("http://{}/", site.server.addr());
     let mut plain = Command::new("curl");
     plain.args(["--silent", "--show-error", "--disable", "--max-time", "20", "--include", &url]);
@@ -143,7 +143,7 @@ fn plain_http_gets_400() {
 }
 
 /// The argument that has curl send so many bytes.
-fn sending(site: &Site, bytes: usize) -> String {
+fn sending(site: &InteropServer, bytes: usize) -> String {
     let file = site.path("body");
     fs::write(&file, vec![b'x'; bytes]).expect("a file in the temporary directory");
     format!("@{}", file.display())

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
-use crate::interop::{NONE, Outcome, Refusal, Site, UNKNOWN, run, source};
+use crate::interop::{InteropServer, NONE, Outcome, Refusal, UNKNOWN, run, source};
 use crate::support::pki::{Credential, PKI};
 
 /// The client, compiled once.
@@ -18,7 +18,10 @@ static CLASSES: LazyLock<TempDir> = LazyLock::new(|| {
 });
 
 /// What Java's clients made of their requests: which client, which TLS version, the outcome.
-fn requests(site: &Site, credential: Option<&Credential>) -> Vec<(String, String, Outcome)> {
+fn requests(
+    site: &InteropServer,
+    credential: Option<&Credential>,
+) -> Vec<(String, String, Outcome)> {
     let mut java = Command::new("java");
     java.args(["-XX:TieredStopAtLevel=1", "-cp"]).arg(CLASSES.path()).arg("Client");
     java.arg(format!("https://localhost:{}/", site.port())).arg(site.root());
@@ -40,7 +43,7 @@ fn parse(line: &str) -> (String, String, Outcome) {
     (client, tls, if kind == "response" { Ok(what) } else { Err(what) })
 }
 
-fn assert_let_in(site: &Site, credential: &Credential) {
+fn assert_let_in(site: &InteropServer, credential: &Credential) {
     for (client, tls, outcome) in requests(site, Some(credential)) {
         let version = if client == "HttpClient/2" { "HTTP_2" } else { "HTTP_1_1" };
         assert_eq!(outcome, Ok(format!("{tls} {version} 200 hello world")), "{client}");
@@ -50,7 +53,7 @@ fn assert_let_in(site: &Site, credential: &Credential) {
 /// Refused, whichever client. That of HTTP/2 over TLS 1.3 is finished with its handshake when the
 /// alert comes, and if it comes soon loses it in Java 17: it throws a bare `IOException` or even
 /// waits until its timeout.
-fn assert_refused(site: &Site, credential: Option<&Credential>, refusal: Refusal) {
+fn assert_refused(site: &InteropServer, credential: Option<&Credential>, refusal: Refusal) {
     for (client, tls, outcome) in requests(site, credential) {
         if (&*client, &*tls) == ("HttpClient/2", "TLSv1.3") {
             assert!(outcome.is_err(), "{outcome:?}");
@@ -64,7 +67,7 @@ fn assert_refused(site: &Site, credential: Option<&Credential>, refusal: Refusal
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn two_certificates_of_one_subject_are_accepted() {
-    let site = Site::trusting(&[&PKI.a, &PKI.b]);
+    let site = InteropServer::trusting(&[&PKI.a, &PKI.b]);
     assert_let_in(&site, &PKI.a);
     assert_let_in(&site, &PKI.b);
 }
@@ -72,7 +75,7 @@ fn two_certificates_of_one_subject_are_accepted() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn stranger_of_the_same_subject_is_rejected_until_trusted() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     assert_refused(&site, Some(&PKI.stranger), UNKNOWN);
     site.trust(&PKI.stranger);
     assert_let_in(&site, &PKI.stranger);
@@ -83,7 +86,7 @@ fn stranger_of_the_same_subject_is_rejected_until_trusted() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn client_that_presents_nothing_is_no_certificate() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     assert_refused(&site, None, NONE);
     assert_refused(&site, Some(&PKI.other_subject), NONE);
     site.trust(&PKI.other_subject);

@@ -68,13 +68,13 @@ const EXPIRED: Refusal = Refusal { reason: "expired", alert: "certificate expire
 const NOT_YET_VALID: Refusal = Refusal { reason: "not_yet_valid", ..EXPIRED };
 
 /// A server with everything that it and its clients read, in one directory.
-struct Site {
+struct InteropServer {
     server: Portcullis,
     /// Dropped after the server, which reads in it.
     dir: TempDir,
 }
 
-impl Site {
+impl InteropServer {
     /// Starts a server that trusts these, each in its own file `NAME.pem`.
     fn trusting(credentials: &[&Credential]) -> Self {
         let named: Vec<_> = credentials.iter().map(|it| (it.name, *it)).collect();

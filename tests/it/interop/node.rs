@@ -4,13 +4,15 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::interop::{BOTH, NONE, Outcome, Site, Tls, UNKNOWN, outcome, report, run, source};
+use crate::interop::{
+    BOTH, InteropServer, NONE, Outcome, Tls, UNKNOWN, outcome, report, run, source,
+};
 use crate::support::pki::{Credential, PKI};
 
 const VIA: [&str; 2] = ["https", "http2"];
 
 fn client(
-    site: &Site,
+    site: &InteropServer,
     command: &str,
     tls: Tls,
     credential: Option<&Credential>,
@@ -21,7 +23,7 @@ fn client(
     report(&run(&mut site.client(node, tls, credential), ""))
 }
 
-fn get(site: &Site, tls: Tls, via: &str, credential: Option<&Credential>) -> Outcome {
+fn get(site: &InteropServer, tls: Tls, via: &str, credential: Option<&Credential>) -> Outcome {
     outcome(&client(site, "get", tls, credential, &["--via", via]))
 }
 
@@ -33,7 +35,7 @@ fn hello(tls: Tls, via: &str) -> String {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn two_certificates_of_one_subject_are_accepted_and_no_other() {
-    let site = Site::trusting(&[&PKI.a, &PKI.b]);
+    let site = InteropServer::trusting(&[&PKI.a, &PKI.b]);
     for tls in BOTH {
         for via in VIA {
             for trusted in [&PKI.a, &PKI.b] {
@@ -48,7 +50,7 @@ fn two_certificates_of_one_subject_are_accepted_and_no_other() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn requests_share_a_connection() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     for tls in BOTH {
         for via in VIA {
             let seen = client(&site, "keep-alive", tls, Some(&PKI.a), &["--via", via]);
@@ -61,7 +63,7 @@ fn requests_share_a_connection() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn sessions_are_resumed() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     for tls in BOTH {
         let seen = client(&site, "resume", tls, Some(&PKI.a), &[]);
         let visit = |reused| json!({"statusLine": "HTTP/1.1 200 OK", "reused": reused});
@@ -85,7 +87,7 @@ fn removed_certificate_ends_busy_connection_after_requests_in_flight() {
 fn removal(command: &str) {
     for tls in BOTH {
         for via in VIA {
-            let site = Site::trusting(&[&PKI.a, &PKI.b]);
+            let site = InteropServer::trusting(&[&PKI.a, &PKI.b]);
             let [cert, key] = [site.cert(&PKI.b), site.key(&PKI.b)];
             let file = site.trust_file(&PKI.a);
             let paths = [&cert, &key, &file].map(|path| path.display().to_string());

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::interop::{
-    BOTH, EXPIRED, Finished, NONE, NOT_YET_VALID, Outcome, Refusal, Site, Tls, UNKNOWN, run,
+    BOTH, EXPIRED, Finished, InteropServer, NONE, NOT_YET_VALID, Outcome, Refusal, Tls, UNKNOWN,
+    run,
 };
 use crate::support::pki::{Credential, PKI};
 
@@ -12,7 +13,7 @@ const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\
 
 /// Connects, types `input` and stays until the server closes the connection.
 fn s_client(
-    site: &Site,
+    site: &InteropServer,
     tls: Tls,
     credential: Option<&Credential>,
     more: &[&str],
@@ -37,7 +38,7 @@ fn outcome(Finished { stdout, stderr, .. }: Finished) -> Outcome {
     if responded { Ok(stdout) } else { Err(stdout + &stderr) }
 }
 
-fn get(site: &Site, tls: Tls, credential: Option<&Credential>, more: &[&str]) -> Outcome {
+fn get(site: &InteropServer, tls: Tls, credential: Option<&Credential>, more: &[&str]) -> Outcome {
     outcome(s_client(site, tls, credential, more, REQUEST))
 }
 
@@ -49,7 +50,7 @@ fn assert_answered(outcome: &Outcome) {
 }
 
 #[track_caller]
-fn assert_refused(site: &Site, outcome: &Outcome, refusal: Refusal) {
+fn assert_refused(site: &InteropServer, outcome: &Outcome, refusal: Refusal) {
     site.assert_refused(outcome, refusal);
     let number = format!("SSL alert number {}", refusal.number);
     assert!(outcome.as_ref().is_err_and(|seen| seen.contains(&number)), "no {number}");
@@ -58,7 +59,7 @@ fn assert_refused(site: &Site, outcome: &Outcome, refusal: Refusal) {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn each_rejection_reason_has_its_alert() {
-    let site = Site::trusting(&[&PKI.a, &PKI.expired, &PKI.not_yet_valid]);
+    let site = InteropServer::trusting(&[&PKI.a, &PKI.expired, &PKI.not_yet_valid]);
     for tls in BOTH {
         for (client, refusal) in [
             (None, NONE),
@@ -80,7 +81,7 @@ fn each_rejection_reason_has_its_alert() {
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn session_ends_with_its_certificate() {
     for tls in BOTH {
-        let site = Site::trusting(&[&PKI.a, &PKI.b]);
+        let site = InteropServer::trusting(&[&PKI.a, &PKI.b]);
         let [spent, saved, twin] = ["spent", "saved", "twin"].map(|name| site.path(name));
         for (client, file) in [(&PKI.a, &spent), (&PKI.a, &saved), (&PKI.b, &twin)] {
             let first = get(&site, tls, Some(client), &["-sess_out", text(file)]);
@@ -105,8 +106,8 @@ fn session_ends_with_its_certificate() {
 fn each_issuer_is_hinted_once() {
     const GATEWAY: &str = "C = US, L = Seattle, CN = ApiGateway\n";
     const OTHER: &str = "C = US, L = Seattle, CN = SomebodyElse\n";
-    let alike = Site::trusting(&[&PKI.a, &PKI.b, &PKI.stranger]);
-    let mixed = Site::trusting(&[&PKI.a, &PKI.other_subject, &PKI.b]);
+    let alike = InteropServer::trusting(&[&PKI.a, &PKI.b, &PKI.stranger]);
+    let mixed = InteropServer::trusting(&[&PKI.a, &PKI.other_subject, &PKI.b]);
     for tls in BOTH {
         for (site, expected) in [(&alike, &[GATEWAY][..]), (&mixed, &[GATEWAY, OTHER])] {
             let seen = get(site, tls, Some(&PKI.a), &[]).expect("an response");
@@ -128,7 +129,7 @@ fn hints(transcript: &str) -> Vec<&str> {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn tls_is_not_renegotiated() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     let asked = s_client(&site, Tls::V12, Some(&PKI.a), &[], "R\n");
     assert!(asked.stderr.contains("RENEGOTIATING\n"), "{asked}");
     assert!(asked.stderr.contains(":no renegotiation:"), "{asked}");
@@ -138,7 +139,7 @@ fn tls_is_not_renegotiated() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn early_data_is_rejected() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     let session = site.path("session");
     let first = get(&site, Tls::V13, Some(&PKI.a), &["-sess_out", text(&session)]);
     let seen = first.expect("an response");
@@ -157,7 +158,7 @@ fn early_data_is_rejected() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn openssl_rejects_the_second_of_two_with_one_subject() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     let both = site.path("both.pem");
     crate::interop::write(&both, &[&*PKI.a.cert, &*PKI.b.cert].concat());
     let verify = |client| {

@@ -82,12 +82,12 @@ fn wsgi(who: &Credential) -> Application {
 }
 
 /// A server that lets two in, before an application.
-struct Site {
+struct ProxiedApp {
     dir: TempDir,
     server: Portcullis,
 }
 
-impl Site {
+impl ProxiedApp {
     fn before(upstream: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = |name: &str| dir.path().join(name);
@@ -150,7 +150,7 @@ impl Site {
     }
 }
 
-fn assert_authorizes(site: &Site) {
+fn assert_authorizes(site: &ProxiedApp) {
     let (body, status) = site.ask_by_node(&PKI.a, "/who");
     let response: Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!((status.as_str(), &response["who"]), ("200", &fingerprint(&PKI.a).into()));
@@ -173,7 +173,8 @@ fn assert_authorizes(site: &Site) {
 #[ignore = "needs Node.js, npm, Python; run by .ci/run"]
 fn express_app_authorizes_by_client_certificate() {
     let app = express(&PKI.a);
-    let site = Site::before(&format!("http://127.0.0.1:{}", app.port), &["--max-body", "2GiB"]);
+    let site =
+        ProxiedApp::before(&format!("http://127.0.0.1:{}", app.port), &["--max-body", "2GiB"]);
     assert_authorizes(&site);
     for seen in app.seen() {
         let names: Vec<_> = seen["headers"].as_object().expect("headers").keys().collect();
@@ -200,7 +201,8 @@ fn express_app_authorizes_by_client_certificate() {
 fn large_bodies_are_not_buffered() {
     const SIZE: u64 = 1 << 30;
     let app = express(&PKI.a);
-    let site = Site::before(&format!("http://127.0.0.1:{}", app.port), &["--max-body", "2GiB"]);
+    let site =
+        ProxiedApp::before(&format!("http://127.0.0.1:{}", app.port), &["--max-body", "2GiB"]);
     assert_eq!(site.ask(&PKI.a, "/who", &[]).1, "200");
     let file = site.dir.path().join("large");
     fs::File::create(&file).and_then(|file| file.set_len(SIZE)).expect("a sparse file");
@@ -228,7 +230,7 @@ fn large_bodies_are_not_buffered() {
 #[ignore = "needs Node.js, npm, Python; run by .ci/run"]
 fn wsgi_app_authorizes_by_client_certificate() {
     let app = wsgi(&PKI.a);
-    let site = Site::before(&format!("http://127.0.0.1:{}", app.port), &[]);
+    let site = ProxiedApp::before(&format!("http://127.0.0.1:{}", app.port), &[]);
     assert_authorizes(&site);
     let spoof = ["-H", "X_SSL_Client_Verify: SUCCESS", "-H", "X.Forwarded.For: 192.0.2.1"];
     let (_, status) = site.ask(&PKI.a, "/", &[&spoof[..], &["-d", "hello"]].concat());
@@ -271,7 +273,7 @@ fn axum_app_on_a_unix_socket_authorizes_by_client_certificate() {
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
         }
     });
-    assert_authorizes(&Site::before(&format!("unix:{}", path.display()), &[]));
+    assert_authorizes(&ProxiedApp::before(&format!("unix:{}", path.display()), &[]));
 }
 
 /// Two requests to a parser that reads it otherwise than the proxy does.
@@ -306,10 +308,10 @@ fn smuggled() -> Vec<String> {
 fn node_and_python_see_no_smuggled_request() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     for app in [express(&PKI.a), wsgi(&PKI.a)] {
-        let site = Site::before(&format!("http://127.0.0.1:{}", app.port), &[]);
+        let site = ProxiedApp::before(&format!("http://127.0.0.1:{}", app.port), &[]);
         runtime.block_on(async {
             for bytes in smuggled() {
-                let mut tls = connect(site.server.addr(), b"http/1.1").await;
+                let mut tls = connect(site.server.addr(), "http/1.1").await;
                 send(&mut tls, &bytes).await;
                 let response = read_to_end(&mut tls).await;
                 assert!(response.matches("HTTP/1.1 ").count() <= 1, "{bytes}: {response}");

@@ -5,17 +5,17 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::interop::{
-    BOTH, NONE, Outcome, Site, Tls, UNKNOWN, assert_alert, outcome, report, run, source,
+    BOTH, InteropServer, NONE, Outcome, Tls, UNKNOWN, assert_alert, outcome, report, run, source,
 };
 use crate::support::pki::{Credential, PKI};
 
-fn client(site: &Site, command: &str, tls: Tls, credential: Option<&Credential>) -> Value {
+fn client(site: &InteropServer, command: &str, tls: Tls, credential: Option<&Credential>) -> Value {
     let mut python = Command::new("python3");
     python.arg(source("client.py")).arg(command);
     report(&run(&mut site.client(python, tls, credential), ""))
 }
 
-fn get(site: &Site, tls: Tls, credential: Option<&Credential>) -> Outcome {
+fn get(site: &InteropServer, tls: Tls, credential: Option<&Credential>) -> Outcome {
     outcome(&client(site, "get", tls, credential))
 }
 
@@ -26,7 +26,7 @@ fn hello(tls: Tls) -> String {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn two_certificates_of_one_subject_are_accepted_and_no_other() {
-    let site = Site::trusting(&[&PKI.a, &PKI.b]);
+    let site = InteropServer::trusting(&[&PKI.a, &PKI.b]);
     for tls in BOTH {
         for trusted in [&PKI.a, &PKI.b] {
             assert_eq!(get(&site, tls, Some(trusted)), Ok(hello(tls)));
@@ -39,7 +39,7 @@ fn two_certificates_of_one_subject_are_accepted_and_no_other() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn requests_share_a_connection() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     for tls in BOTH {
         let seen = client(&site, "keep-alive", tls, Some(&PKI.a));
         assert_eq!(seen, json!({"answers": vec![hello(tls); 5], "connections": 1}));
@@ -49,7 +49,7 @@ fn requests_share_a_connection() {
 #[test]
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn alert_arrives_while_a_body_is_being_sent() {
-    let site = Site::trusting(&[&PKI.a]);
+    let site = InteropServer::trusting(&[&PKI.a]);
     for tls in BOTH {
         for lost in outcomes(&client(&site, "post", tls, None)) {
             assert_alert(&lost, NONE);

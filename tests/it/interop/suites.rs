@@ -5,14 +5,14 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::interop::{BOTH, Site, Tls, report, run, source};
+use crate::interop::{BOTH, InteropServer, Tls, report, run, source};
 use crate::support::pki::PKI;
 use crate::support::proxy::{App, Reply};
 
 /// Runs the cases of a script, with the interpreter that has its packages.
 #[track_caller]
 fn assert_all_pass(script: &str, tls: Tls, more: &[&str]) {
-    let site = Site::start(&[("a", &PKI.a)], more);
+    let site = InteropServer::start(&[("a", &PKI.a)], more);
     let interpreter = std::env::var("PORTCULLIS_SUITES_PYTHON").unwrap_or("python3".to_owned());
     let mut python = Command::new(interpreter);
     python.arg(source(script));

@@ -5,7 +5,7 @@ use super::*;
 type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
 async fn h2(front: &Front) -> Sender {
-    let io = TokioIo::new(connect(front.address, b"h2").await);
+    let io = TokioIo::new(connect(front.address, "h2").await);
     let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let (sender, connection) = builder.handshake(io).await.unwrap();
     tokio::spawn(connection);

@@ -46,7 +46,7 @@ where
     let bound = site.config().trust(site.path("trust")).bind().unwrap();
     let address = bound.local_addrs()[0];
     let _running = bound.serve(service);
-    let mut tls = connect(address, b"http/1.1").await;
+    let mut tls = connect(address, "http/1.1").await;
     send(&mut tls, format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n"))
         .await;
     read_to_end(&mut tls).await

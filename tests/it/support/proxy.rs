@@ -11,19 +11,15 @@ use std::task::Poll;
 
 use portcullis::service::{Proxy, Upstream};
 use portcullis::{Handle, Running};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::DEADLINE;
 use super::pki::PKI;
-use super::tls::Site;
+use super::tls::{Site, connector};
 
 pub type Tls = TlsStream<TcpStream>;
 
@@ -303,7 +299,7 @@ impl Front {
 
     /// A connection that speaks HTTP/1.1.
     pub async fn connect(&self) -> Tls {
-        connect(self.address, b"http/1.1").await
+        connect(self.address, "http/1.1").await
     }
 
     /// One request on a connection of its own, and all that comes back until it ends.
@@ -320,23 +316,8 @@ impl Front {
     }
 }
 
-pub async fn connect(address: SocketAddr, protocol: &[u8]) -> Tls {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(PKI.root.as_bytes()).unwrap()).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(PKI.a.cert.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(PKI.a.key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
-    config.alpn_protocols = vec![protocol.to_vec()];
-    let socket = TcpStream::connect(address).await.unwrap();
-    socket.set_nodelay(true).unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap()
+pub async fn connect(address: SocketAddr, protocol: &str) -> Tls {
+    connector(&PKI.a).speaking(protocol).connect(address).await.unwrap()
 }
 
 pub async fn send(tls: &mut Tls, bytes: impl AsRef<[u8]>) {

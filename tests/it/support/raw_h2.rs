@@ -44,7 +44,7 @@ pub struct Client(pub Tls);
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
-        let mut tls = connect(address, b"h2").await;
+        let mut tls = connect(address, "h2").await;
         send(&mut tls, [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
         Self(tls)
     }
