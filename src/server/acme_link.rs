@@ -1,13 +1,10 @@
-//! What the server and the ordering of its certificate tell each other: the proofs for the
-//! handshake, and the state for the operator.
+//! What the server and the ordering of its certificate share: the proofs for the handshake, and the
+//! state for the operator.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use crate::reload::ServerIdentity;
 use crate::server::accept::acme::Challenges;
-use crate::server::config::Config;
-use crate::server::handle::Handle;
 
 #[derive(Debug)]
 pub(crate) struct AcmeLink {
@@ -26,27 +23,6 @@ impl AcmeLink {
 
     pub(super) fn state(&self) -> AcmeState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Config {
-    /// Starts without the certificate and key if they are not there: they have been ordered.
-    pub(crate) fn with_awaited_pair(mut self) -> Self {
-        self.material.is_pair_awaited = true;
-        self
-    }
-
-    /// Lets an ACME directory validate the names.
-    pub(crate) fn acme(mut self, link: Arc<AcmeLink>) -> Self {
-        self.acme = Some(link);
-        self
-    }
-}
-
-impl Handle {
-    /// What the server presents now.
-    pub(crate) fn server_identity(&self) -> Option<Arc<ServerIdentity>> {
-        self.current.newest().identity.clone()
     }
 }
 

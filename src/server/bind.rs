@@ -5,9 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::CipherSuite;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -16,6 +13,7 @@ use crate::reload::{Loader, NotStartable, Problem, Reload, Severity};
 use crate::server::accept::listen::{adopt, listen, listen_by_default};
 use crate::server::bound::Bound;
 use crate::server::config::Config;
+use crate::server::provider::provider;
 
 impl Config {
     /// Reads the files and reports every problem in them, and what API Gateway will object to in
@@ -100,21 +98,6 @@ impl Config {
         };
         self.listen.iter().map(listen_on).collect()
     }
-}
-
-/// rustls' own provider with the cheapest cipher suites first: processors have instructions for
-/// SHA-256, which handshakes use most, and it is as safe here as SHA-384.
-pub(crate) fn provider() -> CryptoProvider {
-    let mut provider = default_provider();
-    provider.cipher_suites.sort_by_key(|suite| {
-        !matches!(
-            suite.suite(),
-            CipherSuite::TLS13_AES_128_GCM_SHA256
-                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
-        )
-    });
-    provider
 }
 
 /// What [`Config::check`] found.

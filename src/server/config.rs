@@ -212,3 +212,18 @@ impl Config {
         self
     }
 }
+
+#[cfg(feature = "acme")]
+impl Config {
+    /// Starts without the certificate and key if they are not there: they have been ordered.
+    pub(crate) fn with_awaited_pair(mut self) -> Self {
+        self.material.is_pair_awaited = true;
+        self
+    }
+
+    /// Lets an ACME directory validate the names.
+    pub(crate) fn acme(mut self, link: Arc<AcmeLink>) -> Self {
+        self.acme = Some(link);
+        self
+    }
+}

@@ -82,3 +82,11 @@ impl Handle {
         self.results.problems()
     }
 }
+
+#[cfg(feature = "acme")]
+impl Handle {
+    /// What the server presents now.
+    pub(crate) fn server_identity(&self) -> Option<Arc<crate::reload::ServerIdentity>> {
+        self.current.newest().identity.clone()
+    }
+}

@@ -22,6 +22,7 @@ mod limits;
 mod log_limiter;
 mod meters;
 mod phase;
+mod provider;
 mod rejections;
 mod running;
 mod service;
@@ -38,14 +39,14 @@ pub(crate) use accept::pending::Pending;
 pub(crate) use acme_link::AcmeLink;
 #[cfg(feature = "acme")]
 pub use acme_link::{AcmeFailure, AcmeState};
-#[cfg(any(feature = "acme", feature = "parts"))]
-pub(crate) use bind::provider;
 pub use bind::{CheckReport, StartError};
 pub use bound::Bound;
 pub use config::Config;
 pub use handle::Handle;
 pub use http::state::PeerAddr;
 pub use meters::Handshakes;
+#[cfg(any(feature = "acme", feature = "parts"))]
+pub(crate) use provider::provider;
 pub use rejections::RejectedClient;
 pub use running::Running;
 pub use service::HttpService;

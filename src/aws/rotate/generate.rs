@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Stop;
 use super::display::Step;
 use super::engine::{Engine, Side};
 use super::plan::{successors, winner};
+use super::read;
 use crate::aws::control_plane::ClientCertificate;
 use crate::aws::{ErrorKind, REPLACES, Tags};
 
 /// The account's quota, unless it was raised.
 const QUOTA: usize = 60;
 const ATTEMPTS: u32 = 3;
+const BETWEEN_READS: Duration = Duration::from_secs(1);
 
 impl Engine<'_> {
     /// The successor, and those that lost against it.
@@ -64,6 +66,32 @@ impl Engine<'_> {
         let lost = lost.filter(|one| !presented.contains(&one.id)).cloned().collect();
         self.display.finish(&format!("{} replaces {}", chosen.id, from.id));
         Ok((Side::of(chosen)?, lost))
+    }
+
+    /// Reads the list for [`read::SETTLE`], and longer until it holds `expected`; returns every certificate
+    /// that any of the reads held.
+    pub(super) async fn settled_certificates(
+        &self,
+        expected: Option<&str>,
+    ) -> Result<Vec<ClientCertificate>, Stop> {
+        let begin = Instant::now();
+        let mut union: Vec<ClientCertificate> = Vec::new();
+        loop {
+            for found in read::certificates(self.plane).await? {
+                match union.iter_mut().find(|known| known.id == found.id) {
+                    Some(known) => *known = found,
+                    None => union.push(found),
+                }
+            }
+            let is_there =
+                expected.is_none_or(|id| union.iter().any(|certificate| certificate.id == id));
+            if begin.elapsed() >= read::SETTLE
+                && (is_there || begin.elapsed() >= self.options.timeout)
+            {
+                return Ok(union);
+            }
+            sleep(BETWEEN_READS).await;
+        }
     }
 }
 

@@ -3,16 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
 use super::Stop;
-use super::engine::Engine;
 use crate::aws::control_plane::{ClientCertificate, Stage};
 use crate::aws::{ControlPlane, ErrorKind};
 
 /// For so long a list is read before it counts that a certificate is not in it.
 pub(super) const SETTLE: Duration = Duration::from_secs(5);
-const BETWEEN_READS: Duration = Duration::from_secs(1);
 
 /// Every certificate, with its tags.
 pub(super) async fn certificates(plane: &ControlPlane) -> Result<Vec<ClientCertificate>, Stop> {
@@ -48,30 +44,4 @@ pub(super) async fn all_stages(plane: &ControlPlane) -> Result<Vec<Stage>, Stop>
 
 pub(super) fn presented(stages: &[Stage]) -> BTreeSet<String> {
     stages.iter().filter_map(|stage| stage.client_certificate.clone()).collect()
-}
-
-impl Engine<'_> {
-    /// Reads the list for [`SETTLE`], and longer until it holds `expected`; returns every certificate
-    /// that any of the reads held.
-    pub(super) async fn settled_certificates(
-        &self,
-        expected: Option<&str>,
-    ) -> Result<Vec<ClientCertificate>, Stop> {
-        let begin = Instant::now();
-        let mut union: Vec<ClientCertificate> = Vec::new();
-        loop {
-            for found in certificates(self.plane).await? {
-                match union.iter_mut().find(|known| known.id == found.id) {
-                    Some(known) => *known = found,
-                    None => union.push(found),
-                }
-            }
-            let is_there =
-                expected.is_none_or(|id| union.iter().any(|certificate| certificate.id == id));
-            if begin.elapsed() >= SETTLE && (is_there || begin.elapsed() >= self.options.timeout) {
-                return Ok(union);
-            }
-            sleep(BETWEEN_READS).await;
-        }
-    }
 }

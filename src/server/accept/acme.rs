@@ -20,11 +20,11 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::{Accept, StartHandshake};
 
 use crate::reload::Current;
-use crate::server::accept::handshake::{HandshakeError, classify};
+use crate::server::accept::handshake_error::{HandshakeError, classify};
 use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::accept::pending::Pending;
-use crate::server::bind::provider;
 use crate::server::buffered::BufferedWriter;
+use crate::server::provider::provider;
 use crate::server::tls_stream::shutdown_and_drain;
 use crate::trust::Reason;
 

@@ -1,9 +1,7 @@
 //! From an accepted socket to a TLS connection, or to the one reason why not.
 
-use std::io;
 use std::time::Duration;
 
-use rustls::{AlertDescription, Error};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -11,11 +9,11 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::reload::Current;
 use crate::server::accept::acme::{self, Challenges};
+use crate::server::accept::handshake_error::{HandshakeError, classify};
 use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::buffered::BufferedWriter;
-use crate::server::rejections::Rejection;
 use crate::server::tls_stream::TlsStream;
-use crate::trust::{PresentedCertificate, Reason, take_rejection};
+use crate::trust::{Reason, take_rejection};
 
 /// The content type of a TLS record that holds a handshake message (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
@@ -24,25 +22,6 @@ const HANDSHAKE_RECORD: u8 = 0x16;
 const METHODS: [&str; 10] = [
     "GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "CONNECT ", "TRACE ", "PRI ",
 ];
-
-/// Why a handshake failed.
-#[derive(Debug)]
-pub(in crate::server) enum HandshakeError {
-    /// The client connected and left without a byte, as port scans and TCP health checks do.
-    LeftSilently,
-    /// The client was rejected. The socket, where there is one, still carries an alert or a
-    /// response.
-    Rejected(Box<Rejection>, Option<BufferedWriter>),
-    /// It was a validation by an ACME directory, which is done and closed.
-    #[cfg_attr(not(feature = "acme"), expect(dead_code, reason = "nothing is ever validated"))]
-    Validation,
-}
-
-impl From<Reason> for HandshakeError {
-    fn from(reason: Reason) -> Self {
-        Self::Rejected(Box::new(reason.into()), None)
-    }
-}
 
 /// Waits for the first bytes, and returns those that have arrived by then, without consuming them.
 pub(in crate::server) async fn peek_first_bytes<'a>(
@@ -95,29 +74,7 @@ pub(in crate::server) async fn perform(
     Err(HandshakeError::Rejected(rejection, Some(socket)))
 }
 
-pub(super) fn classify(
-    error: &io::Error,
-    verdict: Option<(Reason, PresentedCertificate)>,
-) -> Rejection {
-    if let Some((reason, presented)) = verdict {
-        return Rejection { reason, presented: Some(presented), detail: None };
-    }
-    let tls = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
-    let reason = match tls {
-        Some(Error::NoCertificatesPresented) => {
-            return Reason::NoCertificate.into();
-        }
-        Some(Error::AlertReceived(
-            AlertDescription::CloseNotify | AlertDescription::UserCanceled,
-        ))
-        | None => Reason::LeftHandshake,
-        Some(Error::AlertReceived(_)) => Reason::RefusedByClient,
-        Some(_) => Reason::TlsError,
-    };
-    Rejection { reason, presented: None, detail: Some(error.to_string()) }
-}
-
-/// Answers plain HTTP with a 400 that names the scheme to use.
+/// Responds to plain HTTP with a 400 that names the scheme to use.
 async fn respond_to_plain_http(mut socket: TcpStream, first: &[u8]) -> HandshakeError {
     let matches_so_far = |method: &&str| {
         let length = method.len().min(first.len());

@@ -4,6 +4,7 @@
 pub(super) mod acme;
 pub(super) mod cidr;
 mod handshake;
+mod handshake_error;
 pub(super) mod limiter;
 pub(super) mod listen;
 pub(super) mod pending;
@@ -23,7 +24,7 @@ use tracing::{debug, warn};
 
 use crate::reload::{Admission, Current};
 use crate::server::accept::acme::Challenges;
-use crate::server::accept::handshake::HandshakeError;
+use crate::server::accept::handshake_error::HandshakeError;
 use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::accept::pending::{Pending, Place};
 use crate::server::http::connection;

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tokio_rustls::server::Accept;
 
 use crate::reload::Current;
-use crate::server::accept::handshake::HandshakeError;
+use crate::server::accept::handshake_error::HandshakeError;
 use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::buffered::BufferedWriter;
 

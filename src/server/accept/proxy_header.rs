@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::server::accept::cidr::Cidr;
-use crate::server::accept::handshake::HandshakeError;
+use crate::server::accept::handshake_error::HandshakeError;
 use crate::server::rejections::Rejection;
 use crate::trust::Reason;
 

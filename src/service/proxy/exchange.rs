@@ -12,8 +12,8 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
 use crate::service::headers::HeaderRules;
-use crate::service::proxy::failure::ProxyError;
-use crate::service::proxy::pool::{MAX_HEAD, Slot, UpstreamConnection};
+use crate::service::proxy::failure::{MAX_HEAD, ProxyError};
+use crate::service::proxy::pool::{Slot, UpstreamConnection};
 use crate::service::proxy::request::Target;
 use crate::service::proxy::state::UpstreamState;
 use crate::service::proxy::upload::{Upload, UploadError};

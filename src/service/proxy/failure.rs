@@ -6,8 +6,14 @@ use std::io;
 use http::StatusCode;
 use metrics::{counter, describe_counter};
 
-use crate::service::proxy::pool::{MAX_HEAD, MAX_HEADERS};
 use crate::service::proxy::upload::UploadError;
+
+/// The largest head of a response, and the size of a buffer. hyper keeps several buffers of this
+/// size in flight: larger ones would cost megabytes a connection.
+pub(super) const MAX_HEAD: usize = 64 << 10;
+
+/// The most header lines of a response.
+pub(super) const MAX_HEADERS: usize = 256;
 
 /// Why a request is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

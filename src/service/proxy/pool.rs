@@ -11,16 +11,9 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::service::proxy::failure::ProxyError;
+use crate::service::proxy::failure::{MAX_HEAD, MAX_HEADERS, ProxyError};
 use crate::service::proxy::upload::Upload;
 use crate::service::proxy::upstream::{Stream, Traffic};
-
-/// The largest head of a response, and the size of a buffer. hyper keeps several buffers of this
-/// size in flight: larger ones would cost megabytes a connection.
-pub(super) const MAX_HEAD: usize = 64 << 10;
-
-/// The most header lines of a response.
-pub(super) const MAX_HEADERS: usize = 256;
 
 /// A connection to the application, for one request at a time.
 ///

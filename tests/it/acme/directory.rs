@@ -181,15 +181,15 @@ impl State {
     }
 }
 
-type Response = Response<Full<Bytes>>;
+type FullResponse = Response<Full<Bytes>>;
 
-async fn response(state: Arc<State>, request: Request<Incoming>) -> Result<Response, Infallible> {
+async fn response(state: Arc<State>, request: Request<Incoming>) -> Result<FullResponse, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     Ok(respond(&state, &parts.method, parts.uri.path(), &body))
 }
 
-fn with(status: StatusCode, kind: &str, body: String) -> Response {
+fn with(status: StatusCode, kind: &str, body: String) -> FullResponse {
     Response::builder()
         .status(status)
         .header("content-type", kind)
@@ -198,7 +198,7 @@ fn with(status: StatusCode, kind: &str, body: String) -> Response {
         .unwrap()
 }
 
-fn json_with(status: StatusCode, location: Option<String>, value: &Value) -> Response {
+fn json_with(status: StatusCode, location: Option<String>, value: &Value) -> FullResponse {
     let mut response = with(status, "application/json", value.to_string());
     if let Some(location) = location {
         response.headers_mut().insert("location", location.parse().unwrap());
@@ -207,7 +207,7 @@ fn json_with(status: StatusCode, location: Option<String>, value: &Value) -> Res
 }
 
 /// The response of a directory that does not work, whatever it is asked for.
-fn misbehave(behaviour: Behaviour) -> Option<Response> {
+fn misbehave(behaviour: Behaviour) -> Option<FullResponse> {
     let response = match behaviour {
         Behaviour::Works | Behaviour::IssuesForAnotherName | Behaviour::NeverValidates => {
             return None;
@@ -235,7 +235,7 @@ fn misbehave(behaviour: Behaviour) -> Option<Response> {
     Some(response)
 }
 
-fn respond(state: &State, method: &Method, path: &str, body: &[u8]) -> Response {
+fn respond(state: &State, method: &Method, path: &str, body: &[u8]) -> FullResponse {
     let base = &state.base;
     if let Some(response) = misbehave(state.behaviour) {
         return response;
