@@ -104,9 +104,7 @@ pub(super) fn pipelined_fragment(bytes: &[u8], at_boundary: bool) -> Option<u64>
         match (awaits_request, line.is_empty()) {
             (true, true) => {}
             (true, false) => {
-                let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-                let is_target = target.starts_with(b"/") || target.starts_with(b"http");
-                if is_target && target.contains(&b'#') {
+                if is_request_with_fragment(line, is_whole) {
                     return Some(heads);
                 }
                 awaits_request = false;
@@ -122,6 +120,18 @@ pub(super) fn pipelined_fragment(bytes: &[u8], at_boundary: bool) -> Option<u64>
         }
     }
     None
+}
+
+/// A piece may begin within a header line, which must not pass for a request line.
+fn is_request_with_fragment(line: &[u8], is_whole: bool) -> bool {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let method = parts.next().unwrap_or_default();
+    let target = parts.next().unwrap_or_default();
+    let version = parts.next().unwrap_or_default();
+    method.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte))
+        && (target.starts_with(b"/") || target.starts_with(b"http"))
+        && target.contains(&b'#')
+        && (!is_whole || version.starts_with(b"HTTP/"))
 }
 
 fn announces_body(line: &[u8]) -> bool {
@@ -142,6 +152,9 @@ mod tests {
             ("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2#x HTTP/1.1\r\n", false, Some(1)),
             ("GET /1 HTTP/1.1\nA: b\n\nGET /2 HTTP/1.1\n\nGET /3#", false, Some(2)),
             ("GET /2#x HTTP/1.1\r\n", true, Some(0)),
+            ("GET /2#x", true, Some(0)),
+            ("rer: http://a/#x\r\n", true, None),
+            ("of http://a/#x\r\n", true, None),
             ("GET /2#x HTTP/1.1\r\n", false, None),
             ("POST /1 HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET /2#x", false, None),
             ("POST /1 HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET /2#x", false, Some(1)),

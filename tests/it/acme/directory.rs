@@ -183,7 +183,10 @@ impl State {
 
 type FullResponse = Response<Full<Bytes>>;
 
-async fn response(state: Arc<State>, request: Request<Incoming>) -> Result<FullResponse, Infallible> {
+async fn response(
+    state: Arc<State>,
+    request: Request<Incoming>,
+) -> Result<FullResponse, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     Ok(respond(&state, &parts.method, parts.uri.path(), &body))
