@@ -7,8 +7,8 @@ use std::thread;
 use serde_json::Value;
 
 use crate::admin::site::{AdminServer, Files};
+use crate::support::h2::{DATA, END_STREAM, H2};
 use crate::support::proxy::{App, Reply, connect, read_to_end, send, status};
-use crate::support::raw_h2::{Client, DATA, END_STREAM};
 
 const IDS: &str = "x-amzn-apigateway-api-id: abc\r\nX-Amzn-Trace-Id: Root=1-2\r\n\
                    traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
@@ -165,7 +165,7 @@ async fn head_of_a_response_up_to_its_limits_passes_and_one_above_names_the_limi
 
 /// The status and the body of a POST over HTTP/2 that declares this length.
 async fn post_by_h2(site: &AdminServer, length: &str) -> (u16, String) {
-    let mut client = Client::connect(site.server.addr()).await;
+    let mut client = H2::connect(site.server.addr()).await;
     let head = [
         (":method", "POST"),
         (":scheme", "https"),
@@ -179,9 +179,9 @@ async fn post_by_h2(site: &AdminServer, length: &str) -> (u16, String) {
     let status = client.status(1).await.expect("a response");
     let mut body = Vec::new();
     loop {
-        let (_, flags, data) = client.next(1, &[DATA]).await.expect("a body");
-        body.extend(data);
-        if flags & END_STREAM != 0 {
+        let came = client.next(1, &[DATA]).await.expect("a body");
+        body.extend(came.payload);
+        if came.flags & END_STREAM != 0 {
             return (status, String::from_utf8(body).unwrap());
         }
     }

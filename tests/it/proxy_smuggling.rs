@@ -1,8 +1,8 @@
 //! Nothing that one side parses differently from the other gets through: requests as raw bytes, over
 //! TLS, before an application that records what it saw and takes nothing odd.
 
+use crate::support::h2::H2;
 use crate::support::proxy::{App, Front, Reply, read_to_end, send, status};
-use crate::support::raw_h2 as h2;
 use portcullis::service::Proxy;
 
 /// What is sent, but for what is odd about it.
@@ -290,7 +290,7 @@ async fn ask(front: &Front, fields: &[(&str, &str)]) -> Option<u16> {
         .filter(|(_, value)| *value != "-")
         .collect();
     list.extend(fields.iter().filter(|(name, _)| !name.starts_with(':')));
-    let mut client = h2::Client::connect(front.address).await;
+    let mut client = H2::connect(front.address).await;
     client.headers(1, &list, true).await;
     client.status(1).await
 }
@@ -356,7 +356,7 @@ async fn http2_header_values_inject_nothing_into_http1() {
 async fn http2_body_longer_or_shorter_than_declared_is_rejected() {
     for (what, length, data) in [("longer", "3", "hello"), ("shorter", "7", "hello")] {
         let (app, front) = site().await;
-        let mut client = h2::Client::connect(front.address).await;
+        let mut client = H2::connect(front.address).await;
         let mut list = H2.to_vec();
         list[0].1 = "POST";
         list.push(("content-length", length));
@@ -368,7 +368,7 @@ async fn http2_body_longer_or_shorter_than_declared_is_rejected() {
         assert!(record.whole().is_empty(), "{what}: {record:?}");
     }
     let (app, front) = site().await;
-    let mut client = h2::Client::connect(front.address).await;
+    let mut client = H2::connect(front.address).await;
     let mut list = H2.to_vec();
     list[0].1 = "POST";
     list.push(("content-length", "5"));

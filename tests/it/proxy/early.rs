@@ -108,26 +108,26 @@ async fn client_that_sends_more_than_the_limit_after_its_response_is_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_stream_of_an_early_response_is_reset_without_an_error() {
-    use crate::support::raw_h2::{Client, DATA, END_STREAM, HEADERS, RESET};
+    use crate::support::h2::{DATA, END_STREAM, H2, HEADERS, RST_STREAM};
     let app = impatient().await;
     let front = Front::of(Proxy::new(format!("http://{app}").parse().unwrap()));
-    let mut client = Client::connect(front.address).await;
+    let mut client = H2::connect(front.address).await;
     let post = [(":method", "POST"), (":scheme", "https"), (":authority", "a"), (":path", "/")];
     client.headers(1, &post, false).await;
     for _ in 0..3 {
         client.data(1, &[b'x'; 16 << 10], false).await;
     }
-    let (kind, ..) = client.next(1, &[HEADERS, RESET]).await.unwrap();
-    assert_eq!(kind, HEADERS);
+    let came = client.next(1, &[HEADERS, RST_STREAM]).await.unwrap();
+    assert_eq!(came.kind, HEADERS);
     let mut body = Vec::new();
     loop {
-        let (_, flags, data) = client.next(1, &[DATA]).await.unwrap();
-        body.extend(data);
-        if flags & END_STREAM != 0 {
+        let came = client.next(1, &[DATA]).await.unwrap();
+        body.extend(came.payload);
+        if came.flags & END_STREAM != 0 {
             break;
         }
     }
     assert_eq!(body, b"too large");
-    let (_, _, code) = client.next(1, &[RESET]).await.unwrap();
-    assert_eq!(code, [0, 0, 0, 0], "NO_ERROR");
+    let reset = client.next(1, &[RST_STREAM]).await.unwrap();
+    assert_eq!(reset.payload, [0, 0, 0, 0], "NO_ERROR");
 }

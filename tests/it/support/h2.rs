@@ -1,11 +1,13 @@
-//! HTTP/2 frame by frame (RFC 9113), for clients that no library lets one be.
+//! An HTTP/2 client that sends frame by frame (RFC 9113), as no library lets one.
 
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::DEADLINE;
+use super::proxy::{Tls, connect};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -51,27 +53,48 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
+/// Literal fields, neither indexed nor compressed.
+pub fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127);
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
 /// A client's end of a connection.
 pub struct H2<T> {
     io: T,
-    next: u32,
+    last: u32,
+}
+
+impl H2<Tls> {
+    /// Connects with the certificate of A.
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self::start(connect(address, "h2").await, 65_535).await.unwrap()
+    }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> H2<T> {
-    /// Says hello; what the server sends on a stream may be so much ahead of what was taken.
+    /// Sends the preface. `window` is the initial flow-control window of each stream.
     pub async fn start(mut io: T, window: u32) -> io::Result<Self> {
         let window = [&[0, 4], window.to_be_bytes().as_slice()].concat();
         let settings = frame(SETTINGS, 0, 0, &window);
         io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
         io.write_all(&settings).await?;
         io.flush().await?;
-        Ok(Self { io, next: 1 })
+        Ok(Self { io, last: 1 })
     }
 
     /// The number of a new stream.
     pub fn stream(&mut self) -> u32 {
-        self.next += 2;
-        self.next - 2
+        self.last += 2;
+        self.last - 2
     }
 
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -126,4 +149,70 @@ impl<T: AsyncRead + AsyncWrite + Unpin> H2<T> {
             }
         }
     }
+
+    /// Sends the head of a request. A server that has closed already need not read it.
+    pub async fn headers(&mut self, stream: u32, list: &[(&str, &str)], is_last: bool) {
+        let flags = END_HEADERS | if is_last { END_STREAM } else { 0 };
+        let _ = self.send(&frame(HEADERS, flags, stream, &fields(list))).await;
+    }
+
+    /// Sends a piece of a body.
+    pub async fn data(&mut self, stream: u32, data: &[u8], is_last: bool) {
+        let flags = if is_last { END_STREAM } else { 0 };
+        let _ = self.send(&frame(DATA, flags, stream, data)).await;
+    }
+
+    /// The next frame of this stream that is of one of these kinds, or none if the connection
+    /// ends first.
+    pub async fn next(&mut self, stream: u32, kinds: &[u8]) -> Option<Frame> {
+        loop {
+            let came = match self.receive().await {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => panic!("no frame in time"),
+                came => came.ok()?,
+            };
+            if came.kind == GOAWAY {
+                return None;
+            }
+            if came.stream == stream && kinds.contains(&came.kind) {
+                return Some(came);
+            }
+        }
+    }
+
+    /// The status of the response to one request; none where it is reset.
+    pub async fn status(&mut self, stream: u32) -> Option<u16> {
+        let came = self.next(stream, &[HEADERS, RST_STREAM]).await?;
+        if came.kind == RST_STREAM {
+            return None;
+        }
+        // The status comes first: one of the static table, or a literal of it.
+        match came.payload.first()? {
+            0x88 => Some(200),
+            0x89 => Some(204),
+            0x8b => Some(304),
+            0x8c => Some(400),
+            0x8d => Some(404),
+            0x8e => Some(500),
+            // Three digits by the Huffman code of HPACK, where those from 0 to 2 have five bits
+            // and the others six.
+            _ => Some(digits(came.payload.get(1..)?)),
+        }
+    }
+}
+
+fn digits(coded: &[u8]) -> u16 {
+    let length = usize::from(coded.first().copied().unwrap_or(0) & 0x7f);
+    let coded = &coded[..=length.min(coded.len() - 1)];
+    let mut bits = coded[1..].iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1));
+    let mut status = 0;
+    for _ in 0..3 {
+        let mut code = 0;
+        for _ in 0..5 {
+            code = code << 1 | bits.next().unwrap_or(1);
+        }
+        let digit =
+            if code <= 2 { code } else { (code << 1 | bits.next().unwrap_or(1)) - 0x19 + 3 };
+        status = status * 10 + u16::from(digit);
+    }
+    status
 }

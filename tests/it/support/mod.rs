@@ -6,7 +6,6 @@
 pub mod h2;
 pub mod pki;
 pub mod proxy;
-pub mod raw_h2;
 pub mod shapes;
 pub mod tls;
 
