@@ -33,6 +33,10 @@ const SETTLED: Duration = Duration::from_millis(2500);
 /// How many times each test does the same, unless PORTCULLIS_ROUNDS says so. At least four.
 const ROUNDS: usize = 10;
 
+/// By how much the memory after one round may differ from that after another, in KiB: 13.5 to 19.6 MiB
+/// were seen in ten rounds that did not grow.
+const FEW_ROUNDS_NOISE: usize = 6 << 10;
+
 /// The most memory that a process without connections may have, in KiB. All tests but one stay below
 /// 16 MiB; after ten thousand certificates came and went it is 15 to 20.
 const MOST_MEMORY: usize = 24 << 10;
@@ -148,12 +152,13 @@ impl Fire {
             left.push(self.round(&mut round).await);
         }
         let most = |rounds: &[usize]| rounds.iter().copied().max().unwrap();
-        // Fewer rounds than ten are too few to leave one out.
-        let (early, late) = match rounds < 10 {
-            true => left.split_at(rounds - 1),
-            false => (&left[1..4], &left[rounds - 3..]),
+        // Fewer rounds than ten are too few to leave one out, and to tell growth from the pages that
+        // an allocator holds now and not then.
+        let (early, late, noise) = match rounds < 10 {
+            true => (&left[..rounds - 1], &left[rounds - 1..], FEW_ROUNDS_NOISE),
+            false => (&left[1..4], &left[rounds - 3..], 0),
         };
-        let (early, late) = (most(early), most(late));
+        let (early, late) = (most(early) + noise, most(late));
         assert!(late * 100 <= early * 105, "memory grows: {left:?} KiB");
         assert!(most(&left) <= MOST_MEMORY, "too much memory is left: {left:?} KiB");
     }
