@@ -135,16 +135,17 @@ impl Source {
     fn read_listed(&mut self, path: &Path, context: &ReadContext<'_>) -> Result<bool, Problem> {
         let unreadable = |error| Problem::unreadable(path, &ReadError::Io(error));
         let (identity, listing) = Listing::of(path).map_err(unreadable)?;
-        let mut files = BTreeMap::new();
+        let (mut files, mut vanished) = (BTreeMap::new(), BTreeMap::new());
         for path in &listing.trusted {
             let mut file = self.files.remove(path).unwrap_or_default();
-            if file.read(path, self.role, context) {
-                files.insert(path.clone(), file);
-            }
+            let exists = file.read(path, self.role, context);
+            if exists { &mut files } else { &mut vanished }.insert(path.clone(), file);
         }
         let again = Listing::of(path).map_err(unreadable);
         if again.as_ref().ok() != Some(&(identity.clone(), listing.clone())) {
             self.files.append(&mut files);
+            // Whether a file is gone or its whole directory, the next listing tells.
+            self.files.append(&mut vanished);
             return again.map(|_| false);
         }
         self.passed_over = listing.passed_over;
@@ -194,5 +195,45 @@ impl Listing {
             }
         }
         Ok((identity, listing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::spin_loop;
+    use std::thread;
+
+    use super::*;
+    use crate::reload::watch::BeingWritten;
+
+    const FILES: usize = 100;
+
+    /// A directory that is renamed away while its files are read.
+    fn certificates_left_after(spins: u32) -> usize {
+        let dir = tempfile::tempdir().unwrap();
+        let (trust, old) = (dir.path().join("trust"), dir.path().join("old"));
+        fs::create_dir(&trust).unwrap();
+        let pem = include_bytes!("../../certs-example/client-1.pem");
+        for number in 0..FILES {
+            fs::write(trust.join(format!("{number}.pem")), pem).unwrap();
+        }
+        let mut source = Source::new(Role::Pin, PemSource::Path(trust.clone()));
+        let being_written = BeingWritten::default();
+        source.read(&ReadContext { is_first: true, being_written: &being_written });
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..spins).for_each(|_| spin_loop());
+                fs::rename(&trust, &old).unwrap();
+            });
+            source.read(&ReadContext { is_first: false, being_written: &being_written });
+        });
+        source.loaded().count()
+    }
+
+    #[test]
+    fn directory_that_vanishes_while_it_is_read_loses_no_certificate() {
+        for spins in (0..100_000).step_by(1_000) {
+            assert_eq!(certificates_left_after(spins), FILES, "after {spins} spins");
+        }
     }
 }
