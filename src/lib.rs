@@ -42,7 +42,8 @@
 //! # One connection
 //!
 //! 1. `server/accept/` accepts a socket and takes a slot among the pending handshakes
-//!    (`pending.rs`); if all are taken, the oldest handshake is dropped.
+//!    (`pending.rs`); if all are taken, the oldest one of the larger
+//!    group (silent, or begun) is dropped.
 //! 2. Behind a load balancer, `proxy_header.rs` reads the client's address. `handshake.rs` waits for
 //!    the first byte, responds to plain HTTP with `400`, and does the handshake with the active
 //!    generation, in turns that leave room for requests (`limiter.rs`). One deadline covers all.
@@ -95,11 +96,13 @@
 //! server/    one connection's life     accept/ (socket → admitted client) → http/ (requests → close)
 //! service/   what responds             hello · proxy · header policy
 //! admin/     what the operator sees    health · metrics · status page
+//! acme/      its own certificate       order → pair in a cache, which reload finds (feature acme)
 //! aws/       the other side            control plane client · fetch · rotate     (feature aws)
 //! cli, log, main.rs   the binary       flags → parts → run → exit code
 //!
 //! main → cli → server → reload → trust          service knows the identity, and main knows it
 //!                                               admin knows what a Handle reports, likewise
+//!                                               acme orders by a Handle, and leaves a proof to accept
 //!                                               aws knows the certificate parser only
 //! ```
 //!
@@ -143,6 +146,8 @@ mod log;
 #[doc(hidden)]
 pub mod parts;
 mod problem;
+#[cfg(any(feature = "acme", feature = "aws"))]
+mod random;
 mod reload;
 mod request_context;
 mod server;

@@ -10,7 +10,7 @@
 //!
 //! | a client | what stops it | tests |
 //! |---|---|---|
-//! | connects and sends nothing, or half of a ClientHello | a pool of its own, in which the oldest is dropped first; one deadline for the handshake | `tests/it/deadlines.rs` `silent_connections_keep_no_client_out`, `handshake_has_a_deadline_and_a_port_scan_is_no_rejection`; `tests/it/fire/strangers.rs` `silent_connections`, `halves_of_a_client_hello`, `a_client_hello_in_pieces` |
+//! | connects and sends nothing, or half of a ClientHello | a pool of its own, in which the oldest of the larger group (silent, begun) is dropped first; one deadline for the handshake | `tests/it/deadlines.rs` `silent_connections_keep_no_client_out`, `handshake_has_a_deadline_and_a_port_scan_is_no_rejection`; `tests/it/fire/strangers.rs` `silent_connections`, `halves_of_a_client_hello`, `a_client_hello_in_pieces`; `src/server/accept/pending.rs` `silent_connections_do_not_drop_a_handshake`, `stalled_handshakes_do_not_drop_a_new_connection` |
 //! | makes the server compute | a limit on handshakes computed before requests get their turn (`--handshakes-at-once`) | `src/server/accept/limiter.rs` `request_does_not_wait_for_the_handshakes_before_it`; `tests/it/admin/bounds.rs` `handshakes_at_once`; `tests/it/fire/strangers.rs` `flood_of_unknown_certificates` |
 //! | takes all descriptors | connections in their handshake give way | `tests/it/admin/bounds.rs` `descriptors`; `tests/it/fire/machine.rs` `more_silent_connections_than_descriptors`, `no_descriptors_left` |
 //! | sends plain HTTP, or garbage | eight bytes are read; `400`, or nothing | `tests/it/deadlines.rs` `garbage_and_plain_http_have_distinct_reasons`; `tests/it/fire/strangers.rs` `garbage_and_plain_http` |

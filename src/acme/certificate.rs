@@ -13,7 +13,7 @@ use x509_cert::ext::pkix::AuthorityKeyIdentifier;
 
 use super::order::Issued;
 use super::{Failure, Step};
-use crate::reload::{INCOMPLETE_CHAIN, misfits};
+use crate::reload::{self, INCOMPLETE_CHAIN};
 use crate::server::provider;
 use crate::trust::{Summary, pem, rfc3339};
 
@@ -84,7 +84,7 @@ pub(super) fn check(
         let names: Vec<_> =
             names.iter().filter_map(|name| ServerName::try_from(name.as_str()).ok()).collect();
         let algorithms = provider().signature_verification_algorithms;
-        let problems = misfits(file, chain, &names, &algorithms, now);
+        let problems = reload::judge(file, chain, &names, &algorithms, now, false);
         problems.into_iter().map(|it| it.message).collect::<Vec<_>>()
     };
     let is_worse = |problem: &&String| {

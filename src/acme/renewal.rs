@@ -13,6 +13,7 @@ use super::schedule::{self, History};
 use super::{Acme, Again, Failure, Step, certificate, client, seconds};
 use crate::Handle;
 use crate::fields::List;
+use crate::random::random;
 use crate::server::{AcmeFailure, AcmeState};
 use crate::trust::{rfc3339, unix_time};
 
@@ -254,12 +255,4 @@ impl<'a> Renewal<'a> {
 
 fn time(seconds: u64) -> String {
     rfc3339(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
-}
-
-/// From 0 to 1.
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness there would be no TLS either.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }

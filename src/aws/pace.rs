@@ -6,6 +6,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::{CallError, ErrorKind};
+use crate::random::random;
 
 /// Less than five calls a second, wherever a second begins: half of what the whole account has.
 const INTERVAL: Duration = Duration::from_millis(220);
@@ -55,14 +56,6 @@ pub(crate) fn delay(repeat: Repeat, attempt: u32, error: &CallError) -> Option<D
     let most = FIRST_DELAY.saturating_mul(1 << attempt.saturating_sub(1).min(10));
     let own = most / 2 + most.mul_f64(random() / 2.0);
     (asked <= LONGEST_DELAY).then(|| asked + own)
-}
-
-/// A number in `0.0..1.0`, to keep many processes from doing the same at the same time.
-pub(crate) fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness there is no jitter, and nothing else is lost.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
 
 #[cfg(test)]

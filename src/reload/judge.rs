@@ -19,36 +19,15 @@ const MAX_RSA_BITS: usize = 2048;
 /// What is wrong with a chain that is only the server's own certificate.
 pub(crate) const INCOMPLETE_CHAIN: &str = "the chain ends with the server's own certificate";
 
-/// A function that judges a chain, which begins with the server's own certificate.
-pub(super) type Judge = fn(
-    &Path,
-    &[CertificateDer<'static>],
-    &[ServerName<'_>],
-    &WebPkiSupportedAlgorithms,
-    UnixTime,
-) -> Vec<Problem>;
-
-/// Judges a chain that begins with the server's own certificate.
-pub(super) fn judge(
+/// Judges a chain that begins with the server's own certificate. `reports_ends` adds the parts that
+/// end soon.
+pub(crate) fn judge(
     file: &Path,
     chain: &[CertificateDer<'static>],
     names: &[ServerName<'_>],
     algorithms: &WebPkiSupportedAlgorithms,
     now: UnixTime,
-) -> Vec<Problem> {
-    let mut problems = misfits(file, chain, names, algorithms, now);
-    // A chain that cannot be parsed is reported already.
-    problems.extend(parse(file, chain).map(|parsed| ends(file, &parsed, now)).unwrap_or_default());
-    problems
-}
-
-/// What is wrong with a chain, except that it ends soon.
-pub(crate) fn misfits(
-    file: &Path,
-    chain: &[CertificateDer<'static>],
-    names: &[ServerName<'_>],
-    algorithms: &WebPkiSupportedAlgorithms,
-    now: UnixTime,
+    reports_ends: bool,
 ) -> Vec<Problem> {
     let parsed = match parse(file, chain) {
         Ok(parsed) => parsed,
@@ -83,6 +62,9 @@ pub(crate) fn misfits(
         if let Some(message) = chain.first().and_then(|leaf| name_mismatch(leaf, name)) {
             warn(message, "get one whose subject alternative names hold the endpoint's name");
         }
+    }
+    if reports_ends {
+        problems.extend(ends(file, &parsed, now));
     }
     problems
 }

@@ -10,7 +10,7 @@ use rustls::pki_types::{ServerName, UnixTime};
 use crate::clock::{self, Clock};
 use crate::reload::generation::{Generation, GenerationBuilder};
 use crate::reload::identity::{IdentityFiles, ServerIdentity};
-use crate::reload::judge::{Judge, judge, misfits};
+use crate::reload::judge::judge;
 use crate::reload::problem::{Problem, Severity};
 use crate::reload::read::PemSource;
 use crate::reload::source::Source;
@@ -127,18 +127,17 @@ impl Loader {
     pub(super) fn problems_while_serving(&self) -> Vec<Problem> {
         let mut problems = self.problems();
         if self.identity().is_some_and(|identity| !identity.is_example) {
-            let judge = if self.identity.is_awaited { misfits } else { judge };
-            problems.extend(self.judge_by(judge, &[]));
+            problems.extend(self.judge_identity(&[], !self.identity.is_awaited));
         }
         problems
     }
 
     /// What API Gateway objects to in the server's own certificate, under these names.
     pub(crate) fn judge(&self, names: &[ServerName<'_>]) -> Vec<Problem> {
-        self.judge_by(judge, names)
+        self.judge_identity(names, true)
     }
 
-    fn judge_by(&self, judge: Judge, names: &[ServerName<'_>]) -> Vec<Problem> {
+    fn judge_identity(&self, names: &[ServerName<'_>], reports_ends: bool) -> Vec<Problem> {
         let Some(identity) = self.identity() else { return Vec::new() };
         judge(
             self.identity.certificate.path(),
@@ -146,6 +145,7 @@ impl Loader {
             names,
             &self.builder.provider.signature_verification_algorithms,
             clock::unix_now(self.builder.clock.as_ref()),
+            reports_ends,
         )
     }
 

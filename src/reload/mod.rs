@@ -40,7 +40,7 @@ pub(crate) use generation::Generation;
 #[cfg(feature = "acme")]
 pub(crate) use identity::ServerIdentity;
 #[cfg(feature = "acme")]
-pub(crate) use judge::{INCOMPLETE_CHAIN, misfits};
+pub(crate) use judge::{INCOMPLETE_CHAIN, judge};
 pub(crate) use live::{Admission, Current};
 pub use loader::NotStartable;
 pub(crate) use loader::{Loader, Material};

@@ -153,7 +153,7 @@ impl Config {
     }
 
     /// The highest number of connections in their handshake at once. When the limit is reached, the
-    /// oldest handshake is dropped. 4096.
+    /// oldest one of the larger group (silent, or begun) is dropped. 4096.
     pub fn max_handshakes(mut self, limit: usize) -> Self {
         self.limits.max_handshakes = limit;
         self

@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::metrics::Metrics;
 use super::{Failure, Fetcher, Report};
-use crate::aws::pace::random;
+use crate::random::random;
 
 /// A poll is late by at most this, however often polls failed, unless `--every` is longer.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(5 * 60);

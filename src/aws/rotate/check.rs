@@ -53,6 +53,7 @@ pub(super) async fn run(
         let days = left.map_or("an unknown number of".to_owned(), |left| left.to_string());
         let trust = match (options.replicas.is_empty(), distrusting.is_empty()) {
             (true, _) => "no replica was asked (--replicas)".to_owned(),
+            (false, true) if look.replicas.len() == 1 => "1 replica trusts it".to_owned(),
             (false, true) => format!("{} replicas trust it", look.replicas.len()),
             (false, false) => format!("{} does not trust it", distrusting.join(", ")),
         };

@@ -88,8 +88,8 @@ pub(in crate::cli) struct Limits {
         env = "PORTCULLIS_MAX_HANDSHAKES",
         default_value = "4096",
         value_parser = at_least_one,
-        long_help = "Most connections in the handshake. When the limit is reached, the oldest \
-                     handshake is dropped"
+        long_help = "Most connections in the handshake. When the limit is reached, the oldest one is \
+                     dropped: a silent one, unless most have begun their handshake"
     )]
     pub(in crate::cli) max_handshakes: usize,
 

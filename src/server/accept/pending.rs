@@ -1,4 +1,5 @@
-//! The connections in their handshake: a bounded number, of which the oldest is dropped first.
+//! The connections in their handshake: a bounded number, in two groups (silent, begun). The larger
+//! one loses its oldest first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -91,7 +91,6 @@ pub(in crate::server) async fn serve<S: HttpService>(
             None => tls_stream::close(tls, reason.leaves_request_unread()).await,
         }
     };
-    let mut phase = state.phase.clone();
     // Boxed, so that the future of a connection is smaller.
     Box::pin(async {
         tokio::select! {

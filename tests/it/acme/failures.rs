@@ -196,7 +196,7 @@ fn wrong_flags_are_named_with_their_remedy_and_exit_2() {
         (&[DOMAIN], &["--cert=x", "--key=y"], ["--acme-domain", "--cert"]),
         (&[DOMAIN], &["--acme-directory=http://ca.example/"], ["--acme-directory", "https://"]),
         (&[DOMAIN], &["--acme-key=rsa4096"], ["--acme-key", "rsa2048"]),
-        (&[DOMAIN], &["--acme-email=nobody"], ["--acme-email", "one address"]),
+        (&[DOMAIN], &["--acme-email=no-address"], ["--acme-email", "one address"]),
     ] {
         let output = refused(&site, domains, more);
         assert!(words.iter().all(|word| output.contains(word)), "{words:?}: {output}");
