@@ -29,7 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::HandshakeKind;
-use site::{Files, Site};
+use site::{AdminServer, Files};
 use support::h2::{END_HEADERS, H2, HEADERS, POST, frame};
 use support::pki::{Credential, PKI};
 use support::tls::{Client, Connector, request};
@@ -105,7 +105,7 @@ struct Resources {
 
 impl Resources {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "there are few")]
-    fn now(site: &Site) -> Self {
+    fn now(site: &AdminServer) -> Self {
         // Before it is asked, for the asking takes one for a moment.
         let descriptors = fs::read_dir(site.server.proc("fd")).unwrap().count();
         let tasks = site.metric("portcullis_tasks").unwrap() as usize;
@@ -137,7 +137,7 @@ fn main() -> ExitCode {
 
 /// Loads the server for a third of the time, has it rest, and does so again, and again: in the first
 /// third it makes what it makes once, and what the second has not left behind, the last must not.
-fn soak(runtime: &tokio::runtime::Runtime, site: &Site, time: Duration) -> bool {
+fn soak(runtime: &tokio::runtime::Runtime, site: &AdminServer, time: Duration) -> bool {
     let counts = Arc::new(UsageCounters::default());
     let start = Resources::now(site);
     println!("at start: {start:?}");
@@ -178,10 +178,11 @@ fn soak(runtime: &tokio::runtime::Runtime, site: &Site, time: Duration) -> bool 
 
 /// Waits until there are no more descriptors, threads and tasks than these, and memory has come to rest.
 /// (A thread that has read files waits for ten seconds for more to read.)
-fn rest(site: &Site, most: Resources) -> Resources {
+fn rest(site: &AdminServer, most: Resources) -> Resources {
     let mut now = Resources::now(site);
     let (mut least, mut since) = (now, Instant::now());
     wait_for(REST, || {
+        #[expect(clippy::disallowed_methods, reason = "the memory of a process has no event")]
         thread::sleep(LOOK);
         now = Resources::now(site);
         if now.memory < least.memory || now.descriptors < least.descriptors {
@@ -195,7 +196,7 @@ fn rest(site: &Site, most: Resources) -> Resources {
     now
 }
 
-async fn load(counts: &Arc<UsageCounters>, site: &Site, time: Duration) {
+async fn load(counts: &Arc<UsageCounters>, site: &AdminServer, time: Duration) {
     let address = site.server.addr();
     counts.is_over.store(false, Ordering::Relaxed);
     let mut clients = JoinSet::new();

@@ -26,13 +26,13 @@ import javax.net.ssl.TrustManagerFactory;
  *
  * <p>{@code java Client URL CA [CERT KEY]} requests the URL with each HTTP client and each TLS
  * version, every time on a new connection, and prints a line for each, parted by tabs: client, TLS
- * version, {@code answer} or {@code error}, and which.
+ * version, {@code response} or {@code error}, and which.
  */
 public class Client {
     private static final char[] NO_PASSWORD = {};
 
     interface Request {
-        String answer(URI uri, SSLContext context, String tls)
+        String response(URI uri, SSLContext context, String tls)
                 throws IOException, InterruptedException;
     }
 
@@ -49,7 +49,7 @@ public class Client {
         SSLContext context = context(args, tls);
         String outcome;
         try {
-            outcome = "answer\t" + request.answer(URI.create(args[0]), context, tls);
+            outcome = "response\t" + request.response(URI.create(args[0]), context, tls);
         } catch (IOException error) {
             outcome = "error\t" + error;
         }

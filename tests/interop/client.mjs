@@ -71,17 +71,17 @@ class Http2Client {
       if (!this.session || this.session.closed || this.session.destroyed) this.connect();
       const { session } = this;
       const request = session.request();
-      let answer;
+      let response;
       request.setEncoding('utf8');
       request.on('response', (headers) => {
-        answer = `${session.socket.getProtocol()} HTTP/2.0 ${headers[':status']} `;
+        response = `${session.socket.getProtocol()} HTTP/2.0 ${headers[':status']} `;
       });
-      request.on('data', (text) => { answer += text; });
+      request.on('data', (text) => { response += text; });
       request.on('close', () => {
-        if (answer) resolve(answer);
-        else reject(new Error('closed without an answer'));
+        if (response) resolve(response);
+        else reject(new Error('closed without a response'));
       });
-      // Whatever ends the session ends its requests, which tell why.
+      // Whatever ends the session ends its requests, and carry the reason.
       request.on('error', (error) => {
         this.session = undefined;
         reject(error);
@@ -109,16 +109,16 @@ const newClient = (...credential) => new clients[args.via ?? 'https'](options(..
 // The alert is in the code of an error or, where it came during the handshake, in its message.
 const words = (error) => `${error.code}: ${error.message}`;
 
-// What a request ended in if not in a whole and good answer, and else null.
+// What a request ended in if not in a whole and good response, and else null.
 const failure = (request) => request.then(
-  (answer) => (answer.endsWith(' 200 hello world\n') ? null : answer),
+  (response) => (response.endsWith(' 200 hello world\n') ? null : response),
   words,
 );
 
 async function get() {
   const client = newClient();
   try {
-    return { answer: await client.get() };
+    return { response: await client.get() };
   } finally {
     client.end();
   }
@@ -127,10 +127,10 @@ async function get() {
 // Several requests, one after the other.
 async function keepAlive() {
   const client = newClient();
-  const answers = [];
-  while (answers.length < 5) answers.push(await client.get());
+  const responses = [];
+  while (responses.length < 5) responses.push(await client.get());
   client.end();
-  return { answers, connections: client.connections.size };
+  return { responses, connections: client.connections.size };
 }
 
 // A second connection with the session of the first.
@@ -146,15 +146,15 @@ async function resume() {
     let reused;
     socket.on('secureConnect', () => { reused = socket.isSessionReused(); });
     socket.write('GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n');
-    const answer = (await socket.setEncoding('utf8').toArray()).join('');
-    const [statusLine] = answer.split('\r\n');
+    const response = (await socket.setEncoding('utf8').toArray()).join('');
+    const [statusLine] = response.split('\r\n');
     return { statusLine, reused };
   }
 }
 
 // Two clients with their connections open; the file of the one is removed while the other goes on
 // with its requests. The one that has to go does so too if `busy`, and is idle otherwise.
-// `outAfter` is when, in milliseconds after the removal, it had its last answer or its idle
+// `outAfter` is when, in milliseconds after the removal, it had its last response or its idle
 // connection was closed.
 async function removal({ busy }) {
   const leaver = newClient();
@@ -162,15 +162,15 @@ async function removal({ busy }) {
   await leaver.get();
 
   let over = false;
-  const stayed = { answers: 0, failures: [] };
+  const stayed = { responses: 0, failures: [] };
   const staying = (async () => {
     for (let more = 5; more > 0; more -= over) {
       const failed = await failure(stayer.get());
       if (failed) stayed.failures.push(failed);
-      else stayed.answers += 1;
+      else stayed.responses += 1;
     }
   })();
-  while (stayed.answers === 0 && stayed.failures.length === 0) await leaver.get();
+  while (stayed.responses === 0 && stayed.failures.length === 0) await leaver.get();
 
   unlinkSync(args.remove);
   const removed = performance.now();

@@ -25,7 +25,7 @@ def request(connection, method="GET", body=None):
         version = connection.sock.version()
         response = connection.getresponse()
         text = response.read().decode()
-        return {"answer": f"{version} HTTP/{response.version / 10} {response.status} {text}"}
+        return {"response": f"{version} HTTP/{response.version / 10} {response.status} {text}"}
     except OSError as error:
         return {"error": getattr(error, "reason", None) or repr(error)}
 
@@ -38,15 +38,15 @@ def keep_alive(args):
     """Several requests, one after the other."""
     connection = connect(args)
     sockets = set()
-    answers = []
+    responses = []
     for _ in range(5):
-        answers.append(request(connection).get("answer"))
+        responses.append(request(connection).get("response"))
         sockets.add(connection.sock)
-    return {"answers": answers, "connections": len(sockets)}
+    return {"responses": responses, "connections": len(sockets)}
 
 
 def post(args):
-    """300 kB at once, twenty times: is the answer seen, or the alert, each time?"""
+    """300 kB at once, twenty times: is the response seen, or the alert, each time?"""
     body = bytes(300_000)
     return {"outcomes": [request(connect(args), "POST", body) for _ in range(20)]}
 

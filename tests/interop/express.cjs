@@ -40,7 +40,7 @@ app.post('/upload', (request, response) => {
 
 app.get('/who', (request, response) => {
   request.resume();
-  response.json({ who: request.who, told: request.headers['x-client-cert-fingerprint'] });
+  response.json({ who: request.who, reported: request.headers['x-client-cert-fingerprint'] });
 });
 
 // Sends the next event once the one before has been seen: `/seen` says so.

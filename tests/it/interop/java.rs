@@ -43,7 +43,7 @@ fn parse(line: &str) -> (String, String, Outcome) {
     (client, tls, if kind == "response" { Ok(what) } else { Err(what) })
 }
 
-fn assert_let_in(site: &InteropServer, credential: &Credential) {
+fn assert_accepted(site: &InteropServer, credential: &Credential) {
     for (client, tls, outcome) in requests(site, Some(credential)) {
         let version = if client == "HttpClient/2" { "HTTP_2" } else { "HTTP_1_1" };
         assert_eq!(outcome, Ok(format!("{tls} {version} 200 hello world")), "{client}");
@@ -68,8 +68,8 @@ fn assert_refused(site: &InteropServer, credential: Option<&Credential>, refusal
 #[ignore = "needs curl, openssl, Node.js, Java 17 and Python; run by .ci/run"]
 fn two_certificates_of_one_subject_are_accepted() {
     let site = InteropServer::trusting(&[&PKI.a, &PKI.b]);
-    assert_let_in(&site, &PKI.a);
-    assert_let_in(&site, &PKI.b);
+    assert_accepted(&site, &PKI.a);
+    assert_accepted(&site, &PKI.b);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn stranger_of_the_same_subject_is_rejected_until_trusted() {
     let site = InteropServer::trusting(&[&PKI.a]);
     assert_refused(&site, Some(&PKI.stranger), UNKNOWN);
     site.trust(&PKI.stranger);
-    assert_let_in(&site, &PKI.stranger);
+    assert_accepted(&site, &PKI.stranger);
 }
 
 /// The second is the key manager's doing and shows that it heeds the hints: were they wrong, it
@@ -90,5 +90,5 @@ fn client_that_presents_nothing_is_no_certificate() {
     assert_refused(&site, None, NONE);
     assert_refused(&site, Some(&PKI.other_subject), NONE);
     site.trust(&PKI.other_subject);
-    assert_let_in(&site, &PKI.other_subject);
+    assert_accepted(&site, &PKI.other_subject);
 }

@@ -54,8 +54,8 @@ fn requests_share_a_connection() {
     for tls in BOTH {
         for via in VIA {
             let seen = client(&site, "keep-alive", tls, Some(&PKI.a), &["--via", via]);
-            let answers = vec![hello(tls, via); 5];
-            assert_eq!(seen, json!({"answers": answers, "connections": 1}));
+            let responses = vec![hello(tls, via); 5];
+            assert_eq!(seen, json!({"responses": responses, "connections": 1}));
         }
     }
 }
@@ -101,7 +101,7 @@ fn removal(command: &str) {
             let stayed = &seen["stayed"];
             assert_eq!(stayed["failures"], json!([]), "{tls} {via}: {seen}");
             assert_eq!(stayed["connections"], 1, "{tls} {via}: {seen}");
-            assert!(stayed["answers"].as_u64() > Some(5), "{tls} {via}: {seen}");
+            assert!(stayed["responses"].as_u64() > Some(5), "{tls} {via}: {seen}");
         }
     }
 }

@@ -110,7 +110,7 @@ fn each_issuer_is_hinted_once() {
     let mixed = InteropServer::trusting(&[&PKI.a, &PKI.other_subject, &PKI.b]);
     for tls in BOTH {
         for (site, expected) in [(&alike, &[GATEWAY][..]), (&mixed, &[GATEWAY, OTHER])] {
-            let seen = get(site, tls, Some(&PKI.a), &[]).expect("an response");
+            let seen = get(site, tls, Some(&PKI.a), &[]).expect("a response");
             let mut hints = hints(&seen);
             hints.sort_unstable();
             assert_eq!(hints, expected, "{seen}");
@@ -142,13 +142,13 @@ fn early_data_is_rejected() {
     let site = InteropServer::trusting(&[&PKI.a]);
     let session = site.path("session");
     let first = get(&site, Tls::V13, Some(&PKI.a), &["-sess_out", text(&session)]);
-    let seen = first.expect("an response");
+    let seen = first.expect("a response");
     assert!(seen.contains("    Max Early Data: 0\n"), "{seen}");
 
     let early = site.path("early");
     crate::interop::write(&early, REQUEST);
     let more = ["-sess_in", text(&session), "-early_data", text(&early)];
-    let seen = get(&site, Tls::V13, Some(&PKI.a), &more).expect("an response");
+    let seen = get(&site, Tls::V13, Some(&PKI.a), &more).expect("a response");
     assert!(seen.contains("\nReused, TLSv1.3"), "{seen}");
     assert!(seen.contains("Early data was not sent\n"), "{seen}");
 }

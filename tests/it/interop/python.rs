@@ -42,7 +42,7 @@ fn requests_share_a_connection() {
     let site = InteropServer::trusting(&[&PKI.a]);
     for tls in BOTH {
         let seen = client(&site, "keep-alive", tls, Some(&PKI.a));
-        assert_eq!(seen, json!({"answers": vec![hello(tls); 5], "connections": 1}));
+        assert_eq!(seen, json!({"responses": vec![hello(tls); 5], "connections": 1}));
     }
 }
 
