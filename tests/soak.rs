@@ -153,8 +153,8 @@ fn soak(runtime: &tokio::runtime::Runtime, site: &AdminServer, time: Duration) -
     println!("at the end: {after:?}");
     let figure = |count: &AtomicU64| count.load(Ordering::Relaxed);
     println!(
-        "requests {}, handshakes {} full and {} resumed, rotations {}, refusals {}, strangers let \
-         in {}, left in the middle {}",
+        "requests {}, handshakes {} full and {} resumed, rotations {}, refusals {}, strangers \
+         accepted {}, left in the middle {}",
         figure(&counts.requests),
         figure(&counts.full),
         figure(&counts.resumed),
