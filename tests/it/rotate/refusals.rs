@@ -36,6 +36,19 @@ fn replica_that_never_trusts_the_new_one_stops_before_the_switch() {
     assert_eq!(fleet.plane.count("UpdateStage"), 0);
 }
 
+/// The probe succeeds, at a server that is no replica.
+#[test]
+fn probe_that_no_replica_counts_stops_before_the_switch() {
+    let fleet = Fleet::new();
+    let elsewhere = Server::start(&fleet.dir);
+    fleet.plane.set_backend(Traffic::to([elsewhere.process.addr()], &PKI.root));
+    let finished = fleet.rotate(&["--probe", "GET /health", "--timeout", "10s"]);
+    fail(&finished, 1, &["stopped in step try", "no replica", "to continue: portcullis rotate"]);
+    assert_eq!(fleet.plane.count("TestInvokeMethod"), 1);
+    assert_eq!(fleet.presented(), fleet.old);
+    assert_eq!(fleet.plane.count("UpdateStage"), 0);
+}
+
 #[test]
 fn file_that_holds_other_certificates_too_stops_before_the_switch() {
     let fleet = Fleet::new();
