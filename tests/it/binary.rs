@@ -1,56 +1,14 @@
 //! The binary as a process: its messages, its exit codes, its signals, its deadlines.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::net::{SocketAddr, TcpListener};
 
+use crate::support::files::Files;
 use crate::support::pki::PKI;
 use crate::support::tls::{connector, put, request};
-use crate::support::{DEADLINE, Finished, Portcullis, flags, run, wait_for};
+use crate::support::{DEADLINE, Portcullis, run, wait_for};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
-use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
-
-/// The files of a server that trusts A.
-pub(crate) struct Files(TempDir);
-
-impl Files {
-    pub(crate) fn new() -> Self {
-        let files = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(files.path("trust")).unwrap();
-        files.write("server.pem", &PKI.server.cert);
-        files.write("server.key", &PKI.server.key);
-        files.write("trust/a.pem", &PKI.a.cert);
-        files
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-        if name.ends_with(".key") {
-            fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
-        }
-    }
-
-    fn args(&self) -> Vec<String> {
-        flags(self.0.path())
-    }
-
-    pub(crate) fn serve(&self, more: &[&str]) -> Portcullis {
-        Portcullis::serve(self.args().into_iter().chain(more.iter().map(|arg| arg.to_string())))
-    }
-
-    fn run(&self, command: &str, more: &[&str]) -> Finished {
-        run(Portcullis::command().arg(command).args(self.args()).args(more), "")
-    }
-}
 
 #[test]
 fn usage_error_exits_2_and_names_the_flag() {
@@ -78,13 +36,13 @@ fn usage_error_exits_2_and_names_the_flag() {
 
 #[test]
 fn unusable_files_exit_2_and_all_problems_are_listed() {
-    let files = Files::new();
+    let files = Files::trusting(&[&PKI.a]);
     files.write("server.key", &PKI.a.key);
     files.write("trust/a.pem", "nothing");
     files.write("trust/key.pem", &PKI.a.key);
     files.write("trust/cut.pem", &PKI.b.cert[..300]);
     for command in ["serve", "check"] {
-        let finished = files.run(command, &[]);
+        let finished = files.run_with_flags(command, &[]);
         assert_eq!(finished.code, Some(2), "{finished}");
         let output = format!("{}{}", finished.stdout, finished.stderr);
         for part in [
@@ -106,34 +64,34 @@ fn unusable_files_exit_2_and_all_problems_are_listed() {
 
 #[test]
 fn starts_with_one_good_certificate_and_not_with_expired_ones_alone() {
-    let files = Files::new();
+    let files = Files::trusting(&[&PKI.a]);
     files.write("trust/bad.pem", "nothing");
-    let server = files.serve(&[]);
+    let server = files.start(&[]);
     let problem = server.wait_for_event("load_failed", |_| true);
     assert!(problem["file"].as_str().unwrap().ends_with("bad.pem"), "{problem}");
     assert!(problem["remedy"].is_string(), "{problem}");
     assert_eq!(server.terminate(), Some(0));
-    assert_eq!(files.run("check", &[]).code, Some(2), "check is the strict one");
+    assert_eq!(files.run_with_flags("check", &[]).code, Some(2), "check is the strict one");
 
     fs::remove_file(files.path("trust/bad.pem")).unwrap();
     files.write("trust/a.pem", &PKI.expired.cert);
-    let finished = files.run("serve", &[]);
+    let finished = files.run_with_flags("serve", &[]);
     assert_eq!(finished.code, Some(2), "{finished}");
     assert!(finished.stderr.contains("no client is trusted"), "{finished}");
 }
 
 #[test]
 fn check_lists_warnings_opens_no_socket_and_exits_0() {
-    let files = Files::new();
+    let files = Files::trusting(&[&PKI.a]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let finished = files.run("check", &["--listen", &address]);
+    let finished = files.run_with_flags("check", &["--listen", &address]);
     assert_eq!(finished.code, Some(0), "{finished}");
     assert!(finished.stdout.ends_with("\nok\n"), "{finished}");
     files.write("trust/expired.pem", &PKI.expired.cert);
     files.write("trust/tomorrow.pem", &PKI.not_yet_valid.cert);
     files.write("trust/upper.PEM", &PKI.b.cert);
-    let finished = files.run("check", &[]);
+    let finished = files.run_with_flags("check", &[]);
     assert_eq!(finished.code, Some(0), "{finished}");
     for (file, problem) in [
         ("expired.pem", "ended at"),
@@ -145,16 +103,16 @@ fn check_lists_warnings_opens_no_socket_and_exits_0() {
         };
         assert!(finished.stdout.lines().any(output), "{file}: {finished}");
     }
-    let finished = files.run("serve", &["--listen", &address]);
+    let finished = files.run_with_flags("serve", &["--listen", &address]);
     assert_eq!(finished.code, Some(1), "{finished}");
     assert!(finished.stderr.contains(&address), "{finished}");
 }
 
 #[test]
 fn skipped_file_is_logged_once() {
-    let files = Files::new();
+    let files = Files::trusting(&[&PKI.a]);
     files.write("trust/notes.txt", "");
-    let server = files.serve(&["--poll-interval", "50ms"]);
+    let server = files.start(&["--poll-interval", "50ms"]);
     server.wait_for_event("trust_file_warning", |event| {
         event["file"].as_str().unwrap().ends_with("notes.txt")
     });
@@ -175,21 +133,21 @@ fn skipped_file_is_logged_once() {
 
 #[test]
 fn encrypted_server_key_is_named_and_the_decrypted_one_loads() {
-    let files = Files::new();
+    let files = Files::trusting(&[&PKI.a]);
     let key = PKI.server.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     files.write("server.key", &key);
-    let finished = files.run("check", &[]);
+    let finished = files.run_with_flags("check", &[]);
     assert_eq!(finished.code, Some(2));
     assert!(finished.stdout.contains("server.key:1: the private key is encrypted"), "{finished}");
     assert!(finished.stdout.contains("openssl pkey"), "{finished}");
     files.write("server.key", &PKI.server.key);
-    assert_eq!(files.run("check", &[]).code, Some(0));
+    assert_eq!(files.run_with_flags("check", &[]).code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn listens_on_each_address_and_on_both_families_by_default() {
-    let files = Files::new();
-    let server = files.serve(&["--listen", "[::]:0"]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&["--listen", "[::]:0"]);
     let both = server.wait_for_event("listening", |_| true);
     let both: SocketAddr = both["addr"].as_str().unwrap().parse().unwrap();
     let a = connector(&PKI.a);
@@ -204,11 +162,11 @@ async fn listens_on_each_address_and_on_both_families_by_default() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reads_the_files_again() {
-    let files = Files::new();
+    let files = Files::trusting(&[&PKI.a]);
     // Nothing else tells of it: no event in the directory, and no poll for an hour.
     fs::create_dir(files.path("elsewhere")).unwrap();
     fs::hard_link(files.path("trust/a.pem"), files.path("elsewhere/a.pem")).unwrap();
-    let server = files.serve(&["--poll-interval", "1h"]);
+    let server = files.start(&["--poll-interval", "1h"]);
     // The first look is over when a second one is.
     server.signal("HUP");
     server.wait_for_event("reloaded", |_| true);
@@ -222,8 +180,8 @@ async fn sighup_reads_the_files_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn change_is_one_event_that_names_added_and_removed() {
-    let files = Files::new();
-    let server = files.serve(&[]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&[]);
     let mut a = connector(&PKI.a).connect(server.addr()).await.unwrap();
     request(&mut a, "").await.unwrap();
     put(&files.path("trust"), "a.pem", &PKI.b.cert);
@@ -237,112 +195,15 @@ async fn change_is_one_event_that_names_added_and_removed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn stop_finishes_requests_closes_idle_connections_and_exits_0() {
-    let files = Files::new();
-    let server = files.serve(&[]);
-    let connector = connector(&PKI.a);
-    let mut idle = connector.connect(server.addr()).await.unwrap();
-    request(&mut idle, "").await.unwrap();
-    let mut busy = connector.connect(server.addr()).await.unwrap();
-    request(&mut busy, "").await.unwrap();
-    busy.write_all(
-        b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
-    )
-    .await
-    .unwrap();
-    // The service has it once the server asks for the body.
-    let mut response = vec![0; 25];
-    timeout(DEADLINE, busy.read_exact(&mut response)).await.unwrap().unwrap();
-    assert!(response.starts_with(b"HTTP/1.1 100"));
-    server.signal("TERM");
-    server.wait_for_event("draining", |event| event["connections"] == 2);
-    let mut rest = Vec::new();
-    assert_eq!(timeout(DEADLINE, idle.read_to_end(&mut rest)).await.unwrap().unwrap(), 0);
-    // Files are no longer what it cares about.
-    server.signal("HUP");
-    busy.write_all(b"x").await.unwrap();
-    timeout(DEADLINE, busy.read_to_end(&mut rest)).await.unwrap().unwrap();
-    let response = String::from_utf8_lossy(&rest).to_lowercase();
-    assert!(
-        response.contains("connection: close") && response.ends_with("hello world\n"),
-        "{response}"
-    );
-    server.wait_for_event("stopped", |event| event["connections_cut"] == 0);
-    let mut server = server;
-    assert_eq!(server.exit_code(), Some(0));
-}
-
-/// A connection that never finishes its request.
-pub(crate) async fn stuck(
-    address: SocketAddr,
-) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
-    let mut stuck = connector(&PKI.a).connect(address).await.unwrap();
-    stuck
-        .write_all(
-            b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
-        )
-        .await
-        .unwrap();
-    let mut response = vec![0; 25];
-    timeout(DEADLINE, stuck.read_exact(&mut response)).await.unwrap().unwrap();
-    stuck
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_past_the_drain_timeout_are_aborted_and_counted() {
-    let files = Files::new();
-    let mut server = files.serve(&["--drain-timeout", "300ms"]);
-    let mut stuck = stuck(server.addr()).await;
-    let begun = Instant::now();
-    server.signal("TERM");
-    server.wait_for_event("stopped", |event| event["connections_cut"] == 1);
-    assert!(begun.elapsed() >= Duration::from_millis(300));
-    assert_eq!(server.exit_code(), Some(0));
-    let _ = timeout(DEADLINE, stuck.read_to_end(&mut Vec::new())).await.expect("it is closed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn second_signal_stops_at_once() {
-    let files = Files::new();
-    let mut server = files.serve(&["--shutdown-delay", "1h", "--drain-timeout", "1h"]);
-    let _stuck = stuck(server.addr()).await;
-    server.signal("TERM");
-    server.wait_for_event("draining", |_| true);
-    server.signal("TERM");
-    server.wait_for_event("stopped", |event| event["connections_cut"] == 1);
-    assert_eq!(server.exit_code(), Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn lame_duck_accepts_and_sends_connection_close() {
-    let files = Files::new();
-    let mut server = files.serve(&["--shutdown-delay", "2s"]);
-    let connector = connector(&PKI.a);
-    let mut kept = connector.connect(server.addr()).await.unwrap();
-    let response = request(&mut kept, "").await.unwrap().to_lowercase();
-    assert!(!response.contains("connection: close"), "{response}");
-    server.signal("TERM");
-    server.wait_for_event("draining", |_| true);
-    let mut new = connector.connect(server.addr()).await.expect("it still accepts");
-    for stream in [&mut kept, &mut new] {
-        let response = request(stream, "").await.unwrap().to_lowercase();
-        assert!(response.contains("connection: close"), "{response}");
-        assert_eq!(timeout(DEADLINE, stream.read(&mut [0])).await.unwrap().unwrap(), 0);
-    }
-    assert_eq!(server.exit_code(), Some(0));
-    assert!(TcpStream::connect(server.addr()).is_err());
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn open_file_limit_is_raised_to_the_hard_limit() {
-    let files = Files::new();
+    let files = Files::trusting(&[&PKI.a]);
     let mut command = std::process::Command::new("sh");
     let log = fs::File::create(files.path("log")).unwrap();
     let program = Portcullis::command().get_program().to_owned();
     command.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""]).arg(program).arg("serve");
-    command.args(files.args()).args(["--listen", "127.0.0.1:0"]).stderr(log);
+    command.args(files.flags()).args(["--listen", "127.0.0.1:0"]).stderr(log);
     let mut child = command.spawn().unwrap();
     let log = || fs::read_to_string(files.path("log")).unwrap();
     let is_there = wait_for(DEADLINE, || log().contains(" listening addr="));
@@ -359,10 +220,10 @@ fn open_file_limit_is_raised_to_the_hard_limit() {
 
 #[test]
 fn text_log_has_event_and_fields() {
-    let files = Files::new();
+    let files = Files::trusting(&[&PKI.a]);
     let mut child = Portcullis::command()
         .arg("serve")
-        .args(files.args())
+        .args(files.flags())
         .args(["--listen", "127.0.0.1:0"])
         .stderr(fs::File::create(files.path("log")).unwrap())
         .spawn()
@@ -377,10 +238,10 @@ fn text_log_has_event_and_fields() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_is_in_the_log() {
-    let files = Files::new();
+    let files = Files::trusting(&[&PKI.a]);
     // A key that has strayed into a place of certificates is read too, and is named.
     files.write("trust/stray.pem", &PKI.b.key);
-    let server = files.serve(&["--log", "trace"]);
+    let server = files.start(&["--log", "trace"]);
     for protocol in ["http/1.1", "h2"] {
         let speaking = connector(&PKI.a).speaking(protocol);
         let _open = speaking.connect(server.addr()).await.unwrap();

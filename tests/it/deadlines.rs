@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::binary::{Files, stuck};
+use crate::shutdown::stuck;
 use crate::support::DEADLINE;
+use crate::support::files::Files;
 use crate::support::pki::PKI;
 use crate::support::tls::{connector, request};
 
 #[test]
 fn handshake_has_a_deadline_and_a_port_scan_is_no_rejection() {
-    let files = Files::new();
-    let server = files.serve(&["--handshake-timeout", "200ms"]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&["--handshake-timeout", "200ms"]);
     drop(TcpStream::connect(server.addr()).unwrap());
     let mut silent = TcpStream::connect(server.addr()).unwrap();
     // A TLS record is announced, and half a ClientHello comes.
@@ -34,8 +35,8 @@ fn handshake_has_a_deadline_and_a_port_scan_is_no_rejection() {
 
 #[test]
 fn garbage_and_plain_http_have_distinct_reasons() {
-    let files = Files::new();
-    let server = files.serve(&[]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&[]);
     for (sent, reason, response) in [
         (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], "plain_http", "HTTP/1.1 400"),
         (b"\x00\x01\x02garbage", "not_tls", ""),
@@ -53,8 +54,8 @@ fn garbage_and_plain_http_have_distinct_reasons() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_timeout_closes_idle_connection_and_no_busy_one() {
-    let files = Files::new();
-    let server = files.serve(&["--idle-timeout", "400ms"]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&["--idle-timeout", "400ms"]);
     let connector = connector(&PKI.a);
     let mut idle = connector.connect(server.addr()).await.unwrap();
     request(&mut idle, "").await.unwrap();
@@ -77,8 +78,8 @@ async fn idle_timeout_closes_idle_connection_and_no_busy_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_above_max_connections_is_refused_until_one_closes() {
-    let files = Files::new();
-    let server = files.serve(&["--max-connections", "1"]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&["--max-connections", "1"]);
     let connector = connector(&PKI.a);
     let mut first = connector.connect(server.addr()).await.unwrap();
     request(&mut first, "").await.unwrap();
@@ -93,8 +94,8 @@ async fn connection_above_max_connections_is_refused_until_one_closes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_timeout_counts_from_the_first_byte_or_the_handshake() {
-    let files = Files::new();
-    let server = files.serve(&["--head-timeout", "300ms"]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&["--head-timeout", "300ms"]);
     let connector = connector(&PKI.a);
     let mut kept = connector.connect(server.addr()).await.unwrap();
     request(&mut kept, "").await.unwrap();
@@ -111,8 +112,8 @@ async fn head_timeout_counts_from_the_first_byte_or_the_handshake() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_reads_nothing_is_closed() {
-    let files = Files::new();
-    let server = files.serve(&["--write-timeout", "300ms", "--log", "info,portcullis=debug"]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&["--write-timeout", "300ms", "--log", "info,portcullis=debug"]);
     let mut deaf = connector(&PKI.a).connect(server.addr()).await.unwrap();
     let requests = "GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
     let is_closed = async { while deaf.write_all(requests.as_bytes()).await.is_ok() {} };
@@ -122,8 +123,8 @@ async fn client_that_reads_nothing_is_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn max_connection_age_closes_between_two_requests() {
-    let files = Files::new();
-    let server = files.serve(&["--max-connection-age", "300ms"]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&["--max-connection-age", "300ms"]);
     let mut old = connector(&PKI.a).connect(server.addr()).await.unwrap();
     request(&mut old, "").await.unwrap();
     assert_eq!(timeout(DEADLINE, old.read(&mut [0])).await.unwrap().unwrap(), 0);
@@ -132,8 +133,8 @@ async fn max_connection_age_closes_between_two_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_above_the_limit_is_431_and_a_smaller_one_200() {
-    let files = Files::new();
-    let server = files.serve(&["--max-head-size", "20KiB"]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&["--max-head-size", "20KiB"]);
     for (size, response) in
         [(18 << 10, "HTTP/1.1 200"), (22 << 10, "HTTP/1.1 431"), (100_000, "HTTP/1.1 431")]
     {
@@ -151,8 +152,8 @@ async fn head_above_the_limit_is_431_and_a_smaller_one_200() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_keep_no_client_out() {
-    let files = Files::new();
-    let server = files.serve(&["--max-handshakes", "10", "--handshake-timeout", "1h"]);
+    let files = Files::trusting(&[&PKI.a]);
+    let server = files.start(&["--max-handshakes", "10", "--handshake-timeout", "1h"]);
     let mut silent: Vec<_> = (0..50).map(|_| TcpStream::connect(server.addr()).unwrap()).collect();
     let begun = Instant::now();
     connector(&PKI.a).ask(server.addr()).await.unwrap();

@@ -43,6 +43,7 @@ mod rotate;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod server_key;
+mod shutdown;
 mod support;
 mod systemd;
 mod trust_files;

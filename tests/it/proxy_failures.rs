@@ -6,7 +6,8 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::admin::site::{AdminServer, Files};
+use crate::admin::site::AdminServer;
+use crate::support::files::Files;
 use crate::support::h2::{DATA, END_STREAM, H2};
 use crate::support::proxy::{App, Reply, connect, read_to_end, send, status};
 

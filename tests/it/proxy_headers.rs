@@ -1,7 +1,8 @@
 //! Which request headers reach the application: the default table, and the operator's rules, on
 //! the binary.
 
-use crate::admin::site::{AdminServer, Files};
+use crate::admin::site::AdminServer;
+use crate::support::files::Files;
 use crate::support::proxy::{App, Reply, Seen, connect, read_until, send};
 use crate::support::{Portcullis, flags, run};
 

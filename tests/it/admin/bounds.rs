@@ -3,51 +3,50 @@
 use std::future::Future;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
-use std::pin::pin;
 use std::process::Command;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use crate::admin::site::{AdminServer, Files, connector};
+use crate::admin::site::{AdminServer, connector};
+use crate::support::files::Files;
 use crate::support::h2::{
     CANCEL, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GET, GOAWAY, H2, HEADERS, POST, RST_STREAM,
     frame,
 };
 use crate::support::pki::PKI;
-use crate::support::proxy::{App, Reply};
 use crate::support::tls::request;
 use crate::support::{DEADLINE, Portcullis, wait_for};
 
-const POST_OF_9: &[u8] =
+pub const POST_OF_9: &[u8] =
     b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\nhalf";
 
 /// Shorter than any of the defaults: a bound that is not as the flag says is not met in it.
-const SOON: Duration = Duration::from_secs(4);
+pub const SOON: Duration = Duration::from_secs(4);
 
-fn ended(reason: &str) -> String {
+pub fn ended(reason: &str) -> String {
     format!("portcullis_connections_ended_total{{reason=\"{reason}\"}}")
 }
 
-fn refused(reason: &str) -> String {
+pub fn refused(reason: &str) -> String {
     format!("portcullis_handshakes_total{{result=\"{reason}\"}}")
 }
 
-fn responded(status: u16) -> String {
+pub fn responded(status: u16) -> String {
     format!("portcullis_requests_total{{status=\"{status}\"}}")
 }
 
-fn failed(reason: &str) -> String {
+pub fn failed(reason: &str) -> String {
     format!("portcullis_proxy_failures_total{{reason=\"{reason}\"}}")
 }
 
 /// A server of these flags, and what is done to it: the series must count it, and begin at zero
 /// (those of statuses begin with the first response).
-async fn counted<F: Future>(flags: &[&str], series: &str, act: impl FnOnce(SocketAddr) -> F) {
+pub async fn counted<F: Future>(flags: &[&str], series: &str, act: impl FnOnce(SocketAddr) -> F) {
     let site = Files::new().serve(flags);
     let before = site.metric(series);
     let is_of_status = series.contains("status=");
@@ -57,38 +56,38 @@ async fn counted<F: Future>(flags: &[&str], series: &str, act: impl FnOnce(Socke
     assert!(is_counted, "{series}\n{}", site.server.log());
 }
 
-async fn a(address: SocketAddr) -> TlsStream<TcpStream> {
+pub async fn a(address: SocketAddr) -> TlsStream<TcpStream> {
     connector(Some(&PKI.a)).connect(address).await.unwrap()
 }
 
 /// One that has been served.
-async fn served(address: SocketAddr) -> TlsStream<TcpStream> {
+pub async fn served(address: SocketAddr) -> TlsStream<TcpStream> {
     let mut stream = a(address).await;
     request(&mut stream, "").await.unwrap();
     stream
 }
 
-async fn h2(address: SocketAddr) -> H2<TlsStream<TcpStream>> {
+pub async fn h2(address: SocketAddr) -> H2<TlsStream<TcpStream>> {
     let connector = connector(Some(&PKI.a)).speaking("h2");
     H2::start(connector.connect(address).await.unwrap(), 65_535).await.unwrap()
 }
 
 /// What comes until the server ends the connection.
-async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> String {
+pub async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut got = Vec::new();
     let _ = stream.read_to_end(&mut got).await;
     String::from_utf8_lossy(&got).into_owned()
 }
 
 /// Sends these bytes, and returns the response until the connection closes.
-async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = a(address).await;
     let _ = stream.write_all(bytes).await;
     until_closed(&mut stream).await
 }
 
 /// The code with which the server says that it ends the connection.
-async fn goaway(h2: &mut H2<TlsStream<TcpStream>>) -> Option<u32> {
+pub async fn goaway(h2: &mut H2<TlsStream<TcpStream>>) -> Option<u32> {
     loop {
         match h2.receive().await {
             Ok(frame) if frame.kind == GOAWAY => return frame.goaway_code(),
@@ -363,95 +362,6 @@ fn descriptors() {
     }
     drop(silent);
     site.until(failures, || site.metric(failures).is_some_and(|count| count >= 1.0));
-}
-
-/// What a proxy of these flags counts when a request comes to such an application.
-async fn proxied(flags: &[&str], reason: &str, requests: usize, bytes: &'static [u8]) {
-    let app = App::start(|_, _| Reply::Hang).await;
-    let upstream = format!("http://{}", app.address);
-    let flags = [&["--upstream", &upstream], flags].concat();
-    counted(&flags, &failed(reason), |address| async move {
-        let mut streams = Vec::new();
-        for _ in 0..requests {
-            let mut stream = a(address).await;
-            stream.write_all(bytes).await.unwrap();
-            streams.push(stream);
-        }
-        streams
-    })
-    .await;
-}
-
-const GET_H1: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-
-#[tokio::test(flavor = "multi_thread")]
-async fn upstream_queue_and_upstream_max_connections() {
-    let flags = ["--upstream-max-connections", "1", "--upstream-queue", "1"];
-    proxied(&flags, "queue_full", 3, GET_H1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn upstream_timeout_in_the_queue() {
-    let app = App::start(|_, _| Reply::Hang).await;
-    let upstream = format!("http://{}", app.address);
-    let flags = ["--upstream", &upstream, "--upstream-max-connections", "1"];
-    let flags = [&flags[..], &["--upstream-timeout", "500ms"]].concat();
-    counted(&flags, &failed("queue_timeout"), |address| async move {
-        let (mut busy, mut queued) = (a(address).await, a(address).await);
-        busy.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n").await.unwrap();
-        app.until("asked", |record| record.requests.len() == 1).await;
-        queued.write_all(GET_H1).await.unwrap();
-        // As long as its body goes on, it keeps the only connection.
-        let mut pace = interval(Duration::from_millis(50));
-        let mut response = [0; 12];
-        let mut received = pin!(queued.read_exact(&mut response));
-        loop {
-            tokio::select! {
-                received = &mut received => break assert_eq!(received.unwrap(), 12),
-                _ = pace.tick() => busy.write_all(b"x").await.unwrap(),
-            }
-        }
-        assert_eq!(&response, b"HTTP/1.1 504");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn upstream_timeout() {
-    proxied(&["--upstream-timeout", "100ms"], "response_timeout", 1, GET_H1).await;
-    proxied(&["--upstream-timeout", "100ms"], "body_timeout", 1, POST_OF_9).await;
-    proxied(&["--body-timeout", "100ms"], "body_timeout", 1, POST_OF_9).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn max_body_of_a_proxy() {
-    proxied(&["--max-body", "8B"], "body_too_large", 1, POST_OF_9).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn upstream_connect_timeout() {
-    // It listens, and a connection beyond its full backlog gets no response.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let listener = socket.listen(1).unwrap();
-    let upstream = listener.local_addr().unwrap();
-    let mut queued = Vec::new();
-    while let Ok(Ok(stream)) =
-        timeout(Duration::from_millis(200), TcpStream::connect(upstream)).await
-    {
-        queued.push(stream);
-    }
-    let upstream = format!("http://{upstream}");
-    let flags = ["--upstream", &upstream, "--upstream-connect-timeout", "100ms"];
-    counted(&flags, &failed("connect_timeout"), |address| async move {
-        let mut stream = a(address).await;
-        stream.write_all(GET_H1).await.unwrap();
-        let mut response = [0; 12];
-        stream.read_exact(&mut response).await.unwrap();
-        assert_eq!(&response, b"HTTP/1.1 504");
-    })
-    .await;
-    drop((listener, queued));
 }
 
 #[tokio::test(flavor = "multi_thread")]

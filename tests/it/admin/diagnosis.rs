@@ -6,8 +6,9 @@ use rcgen::{
 };
 use serde_json::Value;
 
-use crate::admin::site::{Files, credential, params};
+use crate::admin::site::{credential, params};
 use crate::support::Finished;
+use crate::support::files::Files;
 use crate::support::pki::PKI;
 
 #[test]

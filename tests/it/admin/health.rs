@@ -5,7 +5,8 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::admin::site::{AdminServer, Files, connector, credential};
+use crate::admin::site::{AdminServer, connector, credential};
+use crate::support::files::Files;
 use crate::support::pki::PKI;
 use crate::support::tls::request;
 use crate::support::{DEADLINE, Portcullis, run};

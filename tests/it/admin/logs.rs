@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::admin::site::{AdminServer, Files, connector};
+use crate::admin::site::{AdminServer, connector};
+use crate::support::files::Files;
 use crate::support::pki::PKI;
 use crate::support::tls::request;
 use crate::support::{DEADLINE, wait_for};

@@ -5,3 +5,4 @@ mod diagnosis;
 mod health;
 mod logs;
 pub mod site;
+mod upstream_bounds;

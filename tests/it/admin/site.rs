@@ -1,68 +1,19 @@
 //! A server with an operator's port, and what is asked of it.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use rustls::version::TLS13;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::support::pki::{Credential, PKI};
-use crate::support::tls::{Client, Connector, put};
-use crate::support::{DEADLINE, Finished, Portcullis, flags, run, wait_for};
-
-/// The files of a server, and of its clients.
-pub struct Files(pub TempDir);
+use crate::support::files::Files;
+use crate::support::pki::Credential;
+use crate::support::tls::{Client, Connector};
+use crate::support::{DEADLINE, Portcullis, wait_for};
 
 impl Files {
-    /// With `a` and `b` trusted.
-    pub fn new() -> Self {
-        let files = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(files.path("trust")).unwrap();
-        files.write("server.pem", &PKI.server.cert);
-        files.write("server.key", &PKI.server.key);
-        for client in PKI.clients() {
-            files.write(&format!("{}.pem", client.name), &client.cert);
-        }
-        files.trust("a.pem", &PKI.a.cert);
-        files.trust("b.pem", &PKI.b.cert);
-        files
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Writes a file that no other user can read: it may be a key.
-    pub fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-    }
-
-    pub fn trust(&self, name: &str, pem: &str) {
-        put(&self.path("trust"), name, pem);
-    }
-
-    pub fn remove(&self, name: &str) {
-        fs::remove_file(self.path("trust").join(name)).unwrap();
-    }
-
-    /// The flags of these files.
-    pub fn flags(&self) -> Vec<String> {
-        flags(self.0.path())
-    }
-
-    /// Runs a command of the binary beside `serve`, in the directory of the files.
-    pub fn run(&self, arguments: &[&str]) -> Finished {
-        run(Portcullis::command().current_dir(self.0.path()).args(arguments), "")
-    }
-
     pub fn serve(self, more: &[&str]) -> AdminServer {
         let mut flags = self.flags();
         flags.extend(["--admin", "127.0.0.1:0"].map(str::to_owned));

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
-use crate::admin::site::{AdminServer, Files, credential, params};
+use crate::admin::site::{AdminServer, credential, params};
+use crate::support::files::Files;
 use crate::support::pki::{Credential, PKI};
 use crate::support::{Finished, run};
 use rcgen::{DnType, KeyPair};

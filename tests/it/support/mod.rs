@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test target uses its own part of this")]
 
+pub mod files;
 pub mod h2;
 pub mod pki;
 pub mod proxy;
