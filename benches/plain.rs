@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -49,8 +49,14 @@ async fn main() {
         tokio::spawn(async move {
             tcp.set_nodelay(true).unwrap();
             let Ok(stream) = acceptor.accept(tcp).await else { return };
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let io = TokioIo::new(stream);
             let _ = match upstream {
+                None if is_http2 => {
+                    http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(io, service_fn(hello))
+                        .await
+                }
                 None => http1::Builder::new().serve_connection(io, service_fn(hello)).await,
                 Some(upstream) => {
                     let proxy = service_fn(|mut request: Request<Incoming>| {
@@ -85,6 +91,6 @@ fn tls(certs: &std::path::Path) -> ServerConfig {
         .with_single_cert(vec![read("server.pem")], key)
         .unwrap();
     config.ticketer = Ticketer::new().unwrap();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config
 }

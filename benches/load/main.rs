@@ -3,11 +3,12 @@
 //!
 //!     load certs DIR                         certificates and keys, made afresh
 //!     load trusted DIR COUNT                 a trust directory of so many, the client's own the last
-//!     load upstream                          an application that answers `hello world`, as fast as it can
+//!     load upstream                          an application: `hello world`, or as many bytes as the path says
 //!     load bare                              a TCP server that reads and writes and knows no TLS
 //!     load floor DIR [--tls 1.2]             rustls' server half, in memory
-//!     load full|resumed|kept|idle|hold|paced|bare-client DIR --to ADDR:PORT --pid PID \
-//!         [--tls 1.2] [--count N] [--batch N] [--rate N] [--body TEXT]
+//!     load full|resumed|kept|idle|hold|paced|download|upload|http2|rate|bare-client DIR --to ADDR:PORT --pid PID \
+//!         [--tls 1.2] [--count N] [--batch N] [--rate N] [--body TEXT] \
+//!         [--size BYTES]
 //!
 //! One thread, blocking sockets, in steps: what all connections of a batch have to say is computed
 //! first and sent then, so that the server has a queue to work on and never waits for its client
@@ -26,17 +27,20 @@
 
 mod certs;
 mod client;
+mod concurrent;
 mod floor;
 mod meter;
 mod run;
+mod upstream;
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::thread;
 
+use http::Version;
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
+
+use crate::concurrent::{Exchange, closed_loop, open_loop};
 
 /// What the command line says.
 pub struct Options {
@@ -49,6 +53,8 @@ pub struct Options {
     /// Requests a second, where they are paced.
     pub rate: u32,
     pub body: Vec<u8>,
+    /// Bytes of an upload or a download.
+    pub size: usize,
 }
 
 impl Options {
@@ -62,6 +68,7 @@ impl Options {
             batch: if matches!(mode, "hold" | "paced") { 1000 } else { run::BATCH },
             rate: 2000,
             body: b"hello world\n".to_vec(),
+            size: 10_000,
         };
         while let Some(name) = args.next() {
             let value = args.next().expect("a value");
@@ -72,6 +79,7 @@ impl Options {
                 "--count" => options.count = value.parse().expect("a number"),
                 "--batch" => options.batch = value.parse().expect("a number"),
                 "--rate" => options.rate = value.parse().expect("a number"),
+                "--size" => options.size = value.parse().expect("a number"),
                 "--body" => options.body = value.into_bytes(),
                 _ => panic!("unknown: {name}"),
             }
@@ -89,7 +97,7 @@ fn main() {
             let directory = PathBuf::from(args.next().expect("a directory"));
             certs::trusted(&directory, args.next().expect("how many").parse().expect("a number"));
         }
-        "upstream" => upstream(),
+        "upstream" => upstream::serve(),
         "bare" => floor::serve_bare(),
         _ => {
             let options = Options::read(&mode, args);
@@ -100,31 +108,14 @@ fn main() {
                 "idle" => run::idle(&options),
                 "hold" => run::hold(&options),
                 "paced" => run::paced(&options),
+                "download" => closed_loop(&mode, &options, Exchange::download(&options)),
+                "upload" => closed_loop(&mode, &options, Exchange::upload(&options)),
+                "http2" => closed_loop(&mode, &options, Exchange::short(&options, Version::HTTP_2)),
+                "rate" => open_loop(&options),
                 "floor" => floor::in_memory(&options),
                 "bare-client" => floor::ask_bare(&options),
                 _ => panic!("unknown: {mode}"),
             }
         }
-    }
-}
-
-/// Answers whatever comes in one piece; says where it listens.
-fn upstream() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    println!("{}", listener.local_addr().expect("an address"));
-    for stream in listener.incoming() {
-        let mut stream = stream.expect("a connection");
-        stream.set_nodelay(true).expect("a socket");
-        thread::Builder::new()
-            .stack_size(64 << 10)
-            .spawn(move || {
-                let mut head = [0; 8192];
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\
-                               content-length: 12\r\n\r\nhello world\n";
-                while matches!(stream.read(&mut head), Ok(1..)) && stream.write_all(answer).is_ok()
-                {
-                }
-            })
-            .expect("a thread");
     }
 }
