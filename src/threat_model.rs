@@ -26,10 +26,10 @@
 //! | has another certificate with API Gateway's subject | every byte of the certificate is compared, and nothing else | `tests/it/interop/curl.rs` `stranger_of_the_same_subject_is_rejected_until_trusted_and_again_after`; `tests/it/admission.rs` `two_thousand_certificates_of_one_subject_are_accepted` |
 //! | has a certificate issued by the key of a trusted one | a pin is no CA | `tests/it/admission.rs` `pin_is_no_anchor_and_anchor_is_no_pin` |
 //! | has a trusted certificate without its key | the signature, checked with the key in the file | `tests/it/admission.rs` `certificate_without_its_key_is_rejected` |
-//! | comes outside the validity period | the clock, at each handshake and on live connections | `tests/it/admission.rs` `certificate_is_accepted_within_its_validity_period_without_a_reload`; `tests/it/reload.rs` `expired_certificate_closes_live_connection` |
+//! | comes outside the validity period | the clock, at each handshake and on live connections | `tests/it/admission.rs` `certificate_is_accepted_within_its_validity_period_without_a_reload`; `tests/it/reload/removal.rs` `expired_certificate_closes_live_connection` |
 //! | has a chain that does not verify | webpki, with the earliest end of the chain | `tests/it/admission.rs` `valid_client_chain_to_a_trust_anchor_is_accepted`, `chain_ends_at_its_earliest_not_after_and_so_do_its_sessions` |
-//! | resumes a session of a removed certificate | new session keys, and a lookup after each handshake | `tests/it/reload.rs` `removed_certificate_resumes_no_session`; `tests/it/admission.rs` `session_is_not_resumed_after_not_after` |
-//! | keeps a connection of a removed certificate | a check at each request, and a close | `tests/it/reload.rs` `removed_certificate_closes_idle_connection_and_no_other`, `pipelined_request_after_removal_is_not_answered` |
+//! | resumes a session of a removed certificate | new session keys, and a lookup after each handshake | `tests/it/reload/removal.rs` `removed_certificate_resumes_no_session`; `tests/it/admission.rs` `session_is_not_resumed_after_not_after` |
+//! | keeps a connection of a removed certificate | a check at each request, and a close | `tests/it/reload/removal.rs` `removed_certificate_closes_idle_connection_and_no_other`, `pipelined_request_after_removal_is_not_answered` |
 //! | renegotiates, or sends early data | neither is supported | `tests/it/interop/openssl.rs` `tls_is_not_renegotiated`, `early_data_is_rejected` |
 //! | profits from a mistake here or in the TLS library | no generation becomes active that accepts a client without a certificate | `src/reload/probe.rs` `configuration_without_client_authentication_is_found` |
 //!
@@ -70,7 +70,7 @@
 //! | sends too much | 431, 413 | `tests/it/admin/bounds.rs` `max_head_size`, `max_headers`, `max_body`; `tests/it/fire/clients.rs` `header_values_of_100_kb` |
 //! | floods by HTTP/2 | limits on streams, resets and errors | `tests/it/admin/bounds.rs` `max_streams`, `max_resets`, `max_stream_errors`; `tests/it/fire/clients.rs` `rapid_resets` |
 //! | opens every connection allowed | a limit on all of them, which is not a share for each client | `tests/it/admin/bounds.rs` `max_connections` |
-//! | hides a request in another | a request that two parsers could read differently is refused, and every forwarded one is written anew | `tests/it/proxy_smuggling.rs`, all of it; `tests/it/interop/proxy.rs` `node_and_python_see_no_smuggled_request` |
+//! | hides a request in another | a request that two parsers could read differently is refused, and every forwarded one is written anew | `tests/it/proxy_smuggling/`, all of it; `tests/it/interop/proxy.rs` `node_and_python_see_no_smuggled_request` |
 //! | claims another identity | headers that carry one are stripped, in any spelling | `tests/it/proxy/passing.rs` `identity_headers_of_a_client_are_stripped` |
 //! | is another API that presents the same certificate | `--api-id`, by the header that API Gateway itself sets | `tests/it/proxy/library.rs` `only_listed_apis_pass` |
 //! | puts control characters into logged values | they are escaped: a line is one event | `src/log.rs` `text_line_is_one_line_with_unambiguous_values`, `json_line_is_one_object_whatever_its_values` |
@@ -91,9 +91,9 @@
 //!
 //! | the application | what stops it | tests |
 //! |---|---|---|
-//! | responds with garbage, or more than once | the response is not forwarded | `tests/it/proxy_smuggling.rs` `malformed_response_is_not_forwarded`, `bytes_after_a_response_are_not_the_next_response` |
+//! | responds with garbage, or more than once | the response is not forwarded | `tests/it/proxy_smuggling/mod.rs` `malformed_response_is_not_forwarded`, `bytes_after_a_response_are_not_the_next_response` |
 //! | breaks off | so does its response, visibly | `tests/it/proxy/passing.rs` `broken_off_response_is_not_a_complete_one` |
-//! | is slow, full or gone | 502, 503 or 504 within a deadline; the queue is bounded | `tests/it/proxy/failing.rs` `upstream_failures_have_distinct_status_and_reason`, `upstream_connections_and_queue_are_bounded`; `tests/it/admin/bounds.rs` `upstream_timeout`, `upstream_connect_timeout` |
+//! | is slow, full or gone | 502, 503 or 504 within a deadline; the queue is bounded | `tests/it/proxy/failing.rs` `upstream_failures_have_distinct_status_and_reason`, `upstream_connections_and_queue_are_bounded`; `tests/it/admin/upstream_bounds.rs` `upstream_timeout`, `upstream_connect_timeout` |
 //! | sends faster than the client reads | backpressure | `tests/it/proxy/http2.rs` `slow_reader_applies_backpressure_to_the_upstream` |
 //! | leaks through an error | our problem responses are fixed text and an id; the log has the rest | `tests/it/proxy_cli.rs` `problem_response_has_the_request_id_and_the_log_the_reason` |
 //!
@@ -103,10 +103,10 @@
 //!
 //! | the writer | what happens | tests |
 //! |---|---|---|
-//! | writes half a file, or garbage | nothing changes, and the problem is logged | `tests/it/reload.rs` `half_written_file_loses_no_certificate`, `error_in_one_file_does_not_delay_another`; `tests/it/model.rs` `accepted_clients_match_the_model_after_each_step` |
+//! | writes half a file, or garbage | nothing changes, and the problem is logged | `tests/it/reload/mod.rs` `half_written_file_loses_no_certificate`, `error_in_one_file_does_not_delay_another`; `tests/it/model.rs` `accepted_clients_match_the_model_after_each_step` |
 //! | attacks the parser | it is strict, bounded, and never panics | `src/trust/tests.rs` `arbitrary_bytes_never_panic`, `a_damaged_certificate_never_panics`; `fuzz/` |
-//! | loses or replaces the directory | nothing changes, and the problem is logged | `tests/it/reload.rs` `vanished_or_empty_replaced_directory_changes_nothing` |
-//! | renews a certificate before its key, or after it | the old pair stays active until both match | `tests/it/reload.rs` `server_pair_is_renewed_in_either_order` |
+//! | loses or replaces the directory | nothing changes, and the problem is logged | `tests/it/reload/mod.rs` `vanished_or_empty_replaced_directory_changes_nothing` |
+//! | renews a certificate before its key, or after it | the old pair stays active until both match | `tests/it/reload/mod.rs` `server_pair_is_renewed_in_either_order` |
 //! | changes a link to lead elsewhere | in the sandbox, an error | `tests/it/sandbox.rs` `link_changed_to_lead_outside_is_an_error_in_the_sandbox_only` |
 //! | adds ten thousand certificates | they load beside the requests | `tests/it/fire/machine.rs` `trust_directory_of_10_000_files` |
 //!
