@@ -10,7 +10,7 @@ FROM rust:1.95-slim-trixie AS build
 ARG FEATURES=aws,acme
 ARG PROXY_CA=
 WORKDIR /src
-# Never link an AWS-LC that happens to be in the image: the one in Cargo.lock, built from source.
+# Build the AWS-LC of Cargo.lock from source; never link one that is in the image.
 ENV AWS_LC_SYS_USE_SYSTEM=0 CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt
 RUN if [ -n "$PROXY_CA" ]; then \
         printf '%s\n' "$PROXY_CA" > /usr/local/share/ca-certificates/proxy.crt && update-ca-certificates; \
@@ -52,7 +52,7 @@ COPY --from=build /out /
 # A number, so that Kubernetes knows that it is not root.
 USER 65532:65532
 EXPOSE 8443
-# No HEALTHCHECK: no request is accepted without a client certificate, and no key to one belongs in
-# here. A connection that opens and closes counts as no refusal.
+# No HEALTHCHECK: no request is accepted without a client certificate, and the image must hold no
+# client key. A connection that opens and closes is not counted as a rejection.
 ENTRYPOINT ["/portcullis"]
 CMD ["serve"]

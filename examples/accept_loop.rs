@@ -1,5 +1,5 @@
-//! An accept loop of one's own. rustls calls no verifier for a resumed session or a live connection,
-//! so the loop looks the client up before each request. Then the certificate is removed.
+//! A custom accept loop. rustls calls no verifier for a resumed session or a live connection, so
+//! the loop looks the client up before each request. Then the certificate is removed.
 #![allow(clippy::disallowed_methods, reason = "the process-wide provider is this program's")]
 use portcullis::{PinnedClientVerifier, TrustStore};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -22,7 +22,7 @@ async fn serve(socket: TcpStream, tls: TlsAcceptor, trusted: Trusted) -> io::Res
     }
     Ok(())
 }
-async fn is_answered(stream: &mut TlsStream<TcpStream>) -> bool {
+async fn gets_response(stream: &mut TlsStream<TcpStream>) -> bool {
     stream.write_u8(7).await.is_ok() && stream.read_u8().await.is_ok()
 }
 #[tokio::main]
@@ -49,11 +49,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let socket = || TcpStream::connect(address);
     let connect = async || client.connect(address.ip().into(), socket().await?).await;
     let mut live = connect().await?;
-    assert!(is_answered(&mut live).await);
+    assert!(gets_response(&mut live).await);
     publish.send_replace(Arc::new(TrustStore::builder().build()));
     let mut resumed = connect().await?;
     assert_eq!(resumed.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
-    assert!(!is_answered(&mut resumed).await && !is_answered(&mut live).await);
+    assert!(!gets_response(&mut resumed).await && !gets_response(&mut live).await);
     println!("both refused");
     Ok(())
 }

@@ -87,9 +87,9 @@ enum Command {
     Explain(Explain),
     /// Keep a directory of trusted client certificates current from an AWS account
     ///
-    /// Writes each selected client certificate of API Gateway as DIR/ID.pem, for `serve --trust DIR`, and
-    /// removes what is retired, deleted, or unselected for --keep-for. The certificate that is valid
-    /// and last stays. A failure changes nothing.
+    /// Writes each selected client certificate of API Gateway as DIR/ID.pem, for `serve --trust
+    /// DIR`, and removes what is retired, deleted, or unselected for --keep-for. The last valid
+    /// certificate stays. A failure changes nothing.
     ///
     /// For a rotation by hand select by --tag or --all: a stage that is switched before the servers
     /// know the new certificate loses requests until the next poll. `rotate` waits for the servers,
@@ -164,7 +164,7 @@ fn run(args: Vec<std::ffi::OsString>) -> ExitCode {
     }
 }
 
-/// The variables take a line each, for which the short help has no room.
+/// Builds the command. The short help omits the variables, which take a line each.
 fn command(is_long_help: bool) -> clap::Command {
     let hide = |command: clap::Command| {
         command.mut_args(|arg| arg.hide_env(!is_long_help).hide_env_values(true))
@@ -173,7 +173,7 @@ fn command(is_long_help: bool) -> clap::Command {
 }
 
 impl Command {
-    /// Checks what the flags say together.
+    /// Checks flags that depend on each other.
     fn validate(&self) -> Result<(), clap::Error> {
         match self {
             Self::Serve(serve) => serve.validate(),
@@ -237,7 +237,7 @@ fn run_rotate(rotate: &Rotate, unknown: &[environment::UnknownVariable]) -> Exit
     }
 }
 
-/// Runs a command of the AWS side: it has time, so one thread is enough.
+/// Runs a command of `aws/`, for which one thread is enough.
 #[cfg(feature = "aws")]
 fn run_aws<F: Future<Output = ExitCode>>(
     log: &LogFlags,

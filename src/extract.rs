@@ -1,7 +1,7 @@
 //! [`ClientIdentity`] and [`PeerAddr`] as axum extractors (feature `axum`).
 //!
-//! A handler that names one of them in its arguments runs for verified clients only: a request that
-//! passed no gate has neither, and gets a `500`, since the application is wired up wrongly.
+//! A handler with one of them as an argument runs for verified clients only. A request that did not
+//! pass the gate has neither and gets a `500`, since the application is wired up wrongly.
 
 use axum_core::body::Body;
 use axum_core::extract::FromRequestParts;
@@ -13,8 +13,8 @@ use crate::problem;
 use crate::request_context::{RequestContext, log_request};
 use crate::{ClientIdentity, PeerAddr};
 
-/// The rejection of a request that has no [`ClientIdentity`] or no [`PeerAddr`], because it came
-/// past the gate: a `500`, with an event `gate_missing` in the log.
+/// The rejection of a request that has no [`ClientIdentity`] or no [`PeerAddr`], because it
+/// bypassed the gate: a `500`, with an event `gate_missing` in the log.
 #[derive(Debug)]
 pub struct GateMissing(RequestContext);
 

@@ -2,9 +2,9 @@
 //!
 //! A client is accepted if it proves possession of the key of a certificate in the trust store,
 //! equal byte for byte, within its validity period. All certificates of API Gateway have the same
-//! subject and no extensions, so nothing else about them tells one from another. The store holds
-//! any number of them, a change on disk becomes active within a second, and the connections and
-//! sessions of a removed certificate are closed.
+//! subject and no extensions, so only their bytes distinguish them. The store holds any number of
+//! them, a change on disk becomes active within a second, and the connections and sessions of a
+//! removed certificate are closed.
 //!
 //! It is a binary (see the README) and this library, which puts the same gate in front of any
 //! [`tower`](tower_service::Service) or [hyper](hyper::service::Service) service, with the verified
@@ -31,9 +31,9 @@
 //! # }
 //! ```
 //!
-//! With the feature `axum` both are extractors (`async fn hello(client: ClientIdentity)`), and a router
-//! that is served without the gate responds `500` and logs `gate_missing`. `examples/` has an axum
-//! application, a tower service with an authorisation closure, and an accept loop of one's own.
+//! With the feature `axum` both are extractors (`async fn hello(client: ClientIdentity)`), and a
+//! router that is served without the gate responds `500` and logs `gate_missing`. `examples/` has
+//! an axum application, a tower service with an authorisation closure, and a custom accept loop.
 //!
 //! Each stage is a type: a [`Config`] has read nothing, a [`Bound`] has loaded its files and
 //! listens, a [`Running`] serves, and its [`Handle`] stops it and reports its state. The library
@@ -44,9 +44,10 @@
 //! 1. `server/accept/` accepts a socket and takes a slot among the pending handshakes
 //!    (`pending.rs`); if all are taken, the oldest one of the larger
 //!    group (silent, or begun) is dropped.
-//! 2. Behind a load balancer, `proxy_header.rs` reads the client's address. `handshake.rs` waits for
-//!    the first byte, responds to plain HTTP with `400`, and does the handshake with the active
-//!    generation, in turns that leave room for requests (`limiter.rs`). One deadline covers all.
+//! 2. Behind a load balancer, `proxy_header.rs` reads the client's address. `handshake.rs` waits
+//!    for the first byte, responds to plain HTTP with `400`, and performs the handshake with the
+//!    active generation. `limiter.rs` bounds how many handshakes compute at once, so that requests
+//!    run between them. One deadline covers all.
 //! 3. `trust/verifier.rs` looks the certificate up by its bytes in `trust/store.rs` (or verifies its
 //!    chain, if CAs are trusted too), and checks the signature with the key parsed at load. A
 //!    rejection carries its [`Reason`] to the log, the counter and the alert.
@@ -86,7 +87,7 @@
 //!
 //! Before a second thread starts and a key is read, `cli/sandbox.rs` gives up every right to read,
 //! write or connect that the flags do not name, and keeps the memory out of core dumps. The library
-//! does none of this: it is the process's to decide.
+//! does none of this.
 //!
 //! # Which module may use which
 //!
@@ -97,21 +98,38 @@
 //! service/   what responds             hello · proxy · header policy
 //! admin/     what the operator sees    health · metrics · status page
 //! acme/      its own certificate       order → pair in a cache, which reload finds (feature acme)
-//! aws/       the other side            control plane client · fetch · rotate     (feature aws)
+//! aws/       API Gateway's side        control plane client · fetch · rotate     (feature aws)
 //! cli, log, main.rs   the binary       flags → parts → run → exit code
 //!
-//! main → cli → server → reload → trust          service knows the identity, and main knows it
-//!                                               admin knows what a Handle reports, likewise
-//!                                               acme orders by a Handle, and leaves a proof to accept
-//!                                               aws knows the certificate parser only
+//! cli → server → reload → trust      cli also uses service, admin, acme and aws
+//!                                    service uses the identity and the peer's address
+//!                                    admin uses the Handle, and the upstream's state
+//!                                    acme uses the Handle, and gives its proofs to server/accept
+//!                                    aws uses the certificate parser
 //! ```
 //!
-//! `trust/` is pure: it reads no file and awaits nothing. Only `reload/` opens trust files. Add a flag
-//! in `cli` and [`Config`], a rejection reason in `trust/reason.rs`, a file error in `trust/pem/error.rs`.
-//! What each boundary keeps out is in [`threat_model`].
+//! `trust/` is pure: it reads no file and awaits nothing. Only `reload/` opens trust files. What
+//! each boundary keeps out is in [`threat_model`].
+//!
+//! # Where to change what
+//!
+//! | change | place |
+//! |---|---|
+//! | a flag | `cli/flags/`, and its setting in `server/config.rs` |
+//! | which client is accepted | `trust/store.rs` |
+//! | a rejection reason, its alert or remedy | `trust/reason.rs` |
+//! | an error of a PEM file, its remedy | `trust/pem/error.rs` |
+//! | a warning about the server certificate | `reload/judge.rs` |
+//! | when a certificate is reported, and its next step | `trust/assessment.rs`, `reload/expiry.rs` |
+//! | a timeout of a connection | `server/limits.rs`, `server/http/deadlines.rs` |
+//! | why a connection closes | `server/http/close_reason.rs` |
+//! | why a request is malformed | `server/http/malformed.rs` |
+//! | a request header that is stripped | the table in `service/headers/rules.rs` |
+//! | a failure of the upstream | `service/proxy/failure.rs` |
+//! | an event, a metric or a field of `/status` | where it happens; `admin/mod.rs` and `admin/status.rs` list them |
 
 #![forbid(unsafe_code)]
-// In tests they are how a test fails.
+// In tests, a panic is how a test fails.
 #![cfg_attr(
     not(test),
     warn(

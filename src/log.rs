@@ -145,7 +145,7 @@ thread_local! {
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        // A thread that is about to end has dropped it.
+        // A thread that is ending has dropped its buffer.
         let mut line = LINE.try_with(Cell::take).unwrap_or_default();
         line.clear();
         // Formatting fails only if a value's own `Display` does.

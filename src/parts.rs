@@ -1,4 +1,4 @@
-//! What `benches/` measures one by one, and what `fuzz/` feeds. No part of the API.
+//! Entry points for `benches/` and `fuzz/`. No part of the API.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use crate::server::provider;
 use crate::trust::{Certificate, Role, pem};
 use crate::{ClientIdentity, SystemClock};
 
-/// What a server is given at its start.
+/// The loaded files of a server.
 #[derive(Debug)]
 pub struct Gate(Generation);
 
 impl Gate {
-    /// Reads all of it.
+    /// Loads certificate, key and trust files as a server does.
     ///
     /// # Errors
-    /// A server would not start either.
+    /// A server would not start with these files.
     pub fn load(certificate: &Path, key: &Path, trust: &Path) -> Result<Self, NotStartable> {
         let material = Material {
             certificate: PemSource::Path(certificate.to_owned()),
@@ -32,18 +32,18 @@ impl Gate {
         loader.first_generation().map(Self)
     }
 
-    /// What it shakes hands by.
+    /// The TLS configuration of its handshakes.
     pub fn tls(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.0.tls)
     }
 
-    /// Whether a client that presents this is accepted.
+    /// The identity of a client that presents this certificate, if it is accepted.
     pub fn admit(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Option<ClientIdentity> {
         self.0.store.admit(certificate, &[], now).ok()
     }
 }
 
-/// Reads a trust file; how many of its certificates can be used.
+/// Parses a trust file; returns the number of its usable certificates.
 pub fn trust_file(bytes: &[u8]) -> usize {
     let (blocks, _) = pem::certificates(bytes);
     blocks.into_iter().filter_map(|(_, der)| Certificate::parse(der).ok()).count()
@@ -63,11 +63,11 @@ pub fn fuzz_pem(bytes: &[u8]) {
     }
     let _ = pem::chain(bytes);
     let _ = pem::private_key(bytes);
-    // Base64 keeps what is within a block from most of what is tried.
+    // Most mutations of a block break its base64, so the DER parser gets the bytes directly too.
     let _ = Certificate::parse(CertificateDer::from(bytes.to_vec()));
 }
 
-/// A header that comes in pieces asks for its own bytes only, ends, and parses as it does in one.
+/// In pieces, parsing requests only the header's bytes, ends, and gives the same result.
 pub fn fuzz_proxy_header(bytes: &[u8]) {
     let mut read = 0;
     let in_pieces = loop {
@@ -75,7 +75,7 @@ pub fn fuzz_proxy_header(bytes: &[u8]) {
         match proxy_header::parse(piece) {
             Ok(Parsed::Needs(more)) => {
                 assert!(more > 0 && read + more <= 16 + 4096, "{more} more after {read}");
-                // One by one, or as much as was asked for.
+                // Byte by byte, or as many bytes as requested.
                 read += if bytes.len().is_multiple_of(2) { 1 } else { more };
             }
             end => break end,

@@ -1,4 +1,5 @@
-//! Responses that report a failure: `application/problem+json` (RFC 9457).
+//! Responses of the gate, the services and the extractors that report a failure:
+//! `application/problem+json` (RFC 9457).
 //!
 //! A refused HTTP/2 request whose body is still being sent gets HEADERS, DATA with END_STREAM, then
 //! RST_STREAM with NO_ERROR, as RFC 9113 section 8.1 has it; DATA that arrives later is ignored and

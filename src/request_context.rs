@@ -22,7 +22,7 @@ const LONGEST_ID: usize = 256;
 pub struct RequestId(u64);
 
 impl RequestId {
-    /// A number that no other request of this process has and no client can predict.
+    /// A number that is unique in this process and that no client can predict.
     pub(crate) fn new() -> Self {
         static SEED: OnceLock<RandomState> = OnceLock::new();
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -99,7 +99,7 @@ impl RequestContext {
         self.0.path.as_ref().map_or("", |path| truncated(path.path(), LONGEST_PATH))
     }
 
-    /// The same as the client sent it.
+    /// The id of the API as the client sent it.
     pub(crate) fn api_id_bytes(&self) -> Option<&[u8]> {
         self.0.api_id.as_ref().map(HeaderValue::as_bytes)
     }

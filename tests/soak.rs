@@ -44,7 +44,7 @@ const EACH: usize = 4;
 /// How long the process may take to settle.
 const REST: Duration = Duration::from_secs(30);
 
-/// Between two looks: each costs it a connection of the operator's.
+/// The pause between two status requests, each of which takes an admin connection.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What happened so far.

@@ -1,5 +1,5 @@
-//! Which host names the admin port responds to. A page in a browser that reaches the port can read it
-//! by DNS rebinding, but only under the name that its own address has.
+//! The host names that the admin port accepts. By DNS rebinding a web page could read the port, but
+//! only under the page's own host name.
 
 use std::net::{IpAddr, Ipv6Addr};
 

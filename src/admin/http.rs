@@ -95,7 +95,7 @@ impl Admin {
                         tokio::spawn(async move {
                             let place = pending.enter();
                             tokio::select! {
-                                // The result is the client's to know.
+                                // A failed connection concerns its client only.
                                 _ = timeout(CONNECTION_TIMEOUT, routes.serve(socket)) => {}
                                 () = place.dropped() => {}
                             }
@@ -141,7 +141,7 @@ impl Routes {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        // Health checks come by any name, and tell little.
+        // Health checks may use any host name: they reveal little.
         match uri.path() {
             "/livez" => return response(StatusCode::OK, TEXT, "live\n"),
             "/readyz" => return self.ready(uri.query()).await,
@@ -216,7 +216,7 @@ fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> F
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // Everything but the page needs nothing; the page has a policy of its own.
+        // Only the page loads anything, and it has a policy of its own.
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

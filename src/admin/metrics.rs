@@ -37,8 +37,8 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Installs the recorder of this process. It must come before the server is bound: counts of
-    /// before are lost.
+    /// Installs the recorder of this process. Call it before the server is bound: earlier counts
+    /// are lost.
     ///
     /// # Errors
     /// Another recorder is installed.
@@ -60,8 +60,8 @@ impl Metrics {
 
     pub(super) fn render(&self, server: &Handle) -> String {
         let mut text = self.0.render();
-        // A recorder keeps a series forever. This one lives for one response, so that the series of
-        // a removed certificate go with it and no alert is about one that is gone.
+        // A recorder keeps a series forever. This one lives for one response, so that a removed
+        // certificate leaves no series and no alert.
         let of_this_moment = PrometheusBuilder::new().build_recorder();
         with_local_recorder(&of_this_moment, || {
             server.report_certificates();
@@ -85,7 +85,7 @@ fn report_build() {
     gauge!("portcullis_build_info", &labels).set(1);
 }
 
-/// A leaked task shows in nothing else.
+/// No other metric shows a leaked task.
 fn report_tasks() {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     describe_gauge!("portcullis_tasks", "Tasks of the runtime that have not ended.");

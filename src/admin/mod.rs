@@ -27,7 +27,8 @@
 //! | `certificate_begun` | info | a trusted one became valid | `generation`, `certificates` |
 //! | `certificate_ended` | warn | a trusted one expired | `generation`, `certificates`, `connections_ended`, `remedy` |
 //! | `trusts_nobody` | error | no client can be accepted any more | `generation`, `remedy` |
-//! | `certificate_expiring` | warn | daily from 60 days before its end, hourly in the last day | `file`, `fingerprint`, `not_after`, `days_left`, `remedy` (the next step, as in `/status`) |
+//! | `certificate_expiring` | warn | daily from 60 days before its end, hourly in the last day | `file`, `fingerprint`, `not_after`, `days_left`, `urgency`, `verdict`, `remedy` (the next step, as in `/status`) |
+//! | `successor_loaded` | info | a certificate that was reported without a successor has one | `file`, `fingerprint`, `not_after` |
 //! | `load_failed`, `reload_failed` | error | a file has an error, at start or later; logged once | `file`, `line`, `problem`, `remedy` |
 //! | `trust_file_warning` | warn | a file has a warning, or others can read the server key; logged once | `file`, `line`, `problem`, `remedy` |
 //! | `fault_mended` | info | an error is fixed | `file`, `line`, `problem` |
@@ -37,16 +38,17 @@
 //! | `chain_ended` | info | an accepted chain expired, and its sessions with it | `generation`, `connections_ended` |
 //! | `client_rejected` | warn | a client was rejected: up to ten a second, and the first of each reason | `reason` (a [`Reason`](crate::Reason)), `peer`, `fingerprint`, `subject`, `serial`, `not_before`, `not_after`, `nearest` (the nearest trusted certificate: the same one and when it was removed, same key, same serial), `detail`, `remedy` |
 //! | `refusals_summed` | warn | once a second in a flood: the rejections that were not logged one by one | `count`, `reasons` |
-//! | `connection_closed` | info | a connection of an accepted client closed | `peer`, `certificate`, `reason` (`done`, `failed`, `large_head`, `flooding`, `idle`, `slow_head`, `slow_reader`, `aged`, `stopped`, `certificate_removed`, `certificate_expired`), `requests`, `duration` |
-//! | `request` | info | a request got its response; target `portcullis::access`, `--access-log off` leaves it out | `method`, `path` (without the query), `status`, `bytes`, `duration`, `certificate`, `peer`, `api_id`, `trace_id`, `cut_off` (the response did not reach its end) |
+//! | `connection_closed` | info | a connection of an accepted client closed | `peer`, `certificate`, `reason` (`done`, `failed`, `large_head`, `flooding`, `idle`, `slow_head`, `slow_reader`, `aged`, `stopped`, `certificate_removed`, `certificate_expired`), `error` (of `failed`), `requests`, `duration` |
+//! | `request` | info | a request got its response; target `portcullis::access`, `--access-log off` leaves it out | `method`, `path` (without the query), `status`, `bytes`, `duration`, `certificate`, `peer`, `request_id`, `api_id`, `trace_id`, `traceparent`, `cut_off` (the response did not reach its end) |
 //! | `service_panicked` | error | the application panicked; the client got `500` | `panic` |
 //! | `accept_failed` | warn | the machine has no room for a connection | `error`, `remedy` |
 //! | `open_files_not_raised` | warn | the limit on open files stays as it is | `error`, `remedy` |
 //! | `request_refused` | info | a request got a `4xx` response before it reached the application | `reason`, `status`, `request_id`, and as far as known: `error`, `method`, `trace_id`, `api_id`, `fingerprint` |
-//! | `request_malformed` | info | a request could not be parsed: up to ten a second | `reason`, `peer`, `certificate` |
+//! | `request_malformed` | warn | a request could not be parsed: up to ten a second | `reason`, `peer`, `certificate`, `error`, `suppressed` |
 //! | `gate_missing` | error | an axum handler of a library user got a request that passed no gate; the client got `500` | `missing`, `error`, `request_id`, `method`, `path` |
 //! | `upstream_failed` | warn | the application did not respond, or not correctly | `reason`, `status`, `error`, `request_id`, `method`, `trace_id` |
 //! | `sandboxed` | info | the process has given up all rights except these | `read`, `write`, `connect`, `resolves`, `is_whole` (whether the kernel enforces every one) |
+//! | `sandbox_broad` | warn | a right covers a directory that holds much more than certificates | `path`, `what`, `remedy` |
 //! | `not_sandboxed` | warn, info for `--no-sandbox` | it has given up no right | `why`, `remedy` |
 //! | `core_dumps_possible` | warn | a core dump would hold the memory, with the keys in it | `error`, `remedy` |
 //! | `acme_started` | info | the server certificate comes from an ACME directory | `domains`, `directory`, `cache`, `note` |
@@ -58,6 +60,9 @@
 //! | `acme_cache_in_use` | warn | another process orders with this cache; this one reads its files | `cache`, `remedy` |
 //! | `acme_cache_damaged` | warn | a file of the cache is damaged and is made anew | `problem`, `remedy` |
 //! | `acme_cache_not_locked`, `acme_cache_not_written` | warn | the cache cannot be locked, or its history cannot be written | `error`, `remedy` |
+//! | `unknown_variable` | warn | no command reads this `PORTCULLIS_*` variable | `variable`, `nearest`, `remedy` |
+//! | `unverified_header_passed` | info | `--pass-header` passes a header that is stripped by default | `header`, `remedy` |
+//! | `memory_not_returned` | warn | the thread that returns freed memory to the system did not start | `error`, `remedy` |
 //! | `notify_failed` | warn | the service manager could not be notified | `error`, `remedy` |
 //! | `status_failed` | error | `/status` could not be written | `error` |
 //! | `draining` | info | a stop begins | `connections`, `shutdown_delay`, `drain_timeout` |
@@ -68,7 +73,7 @@
 //!
 //! # Metrics
 //!
-//! Each metric's `HELP` line tells what it counts. Those of the server as a whole are
+//! Each metric's `HELP` line describes it. Those of the server as a whole are
 //! `portcullis_handshakes_total{result}` (`accepted`, or a [`Reason`](crate::Reason)),
 //! `portcullis_handshake_duration_seconds`, `portcullis_connections`,
 //! `portcullis_requests_total{status}`, `portcullis_request_duration_seconds`,
@@ -76,12 +81,13 @@
 //! `portcullis_server_certificate_expiration_timestamp_seconds`, `portcullis_trust_generation`,
 //! `portcullis_reload_last_successful`, `portcullis_reload_last_success_timestamp_seconds`,
 //! `portcullis_reloads_total{result}` (`success`, `failure`) and `portcullis_trust_files_failed`.
-//! The library keeps them current through the [`metrics`](::metrics) facade, whatever recorder there
-//! is. With `--acme-domain` there are `portcullis_acme_orders_total{result}` (`success`, `failure`),
-//! `portcullis_acme_next_attempt_timestamp_seconds` and `portcullis_acme_handshakes_total{result}`
-//! (`completed`, `failed`, `timed_out`, `dropped`), which counts validations apart from clients.
-//! The binary adds `portcullis_build_info{version,features}`, `portcullis_tasks` (of its runtime)
-//! and the usual `process_*`.
+//! The library keeps them current through the [`metrics`](::metrics) facade, whatever recorder
+//! there is. With `--acme-domain` there are `portcullis_acme_orders_total{result}` (`success`,
+//! `failure`), `portcullis_acme_next_attempt_timestamp_seconds` and
+//! `portcullis_acme_handshakes_total{result}` (`completed`, `failed`, `timed_out`, `dropped`),
+//! which counts validations apart from clients. The binary adds
+//! `portcullis_build_info{version,features}`, `portcullis_tasks` (of its runtime) and the usual
+//! `process_*`.
 //!
 //! Each bound that is reached is counted:
 //!
@@ -117,9 +123,10 @@
 //! Those of each trusted certificate, by `fingerprint` and `file`, are
 //! `portcullis_client_certificate_expiration_timestamp_seconds`, and after the same prefix
 //! `_handshakes_total`, `_requests_total`, `_connections`, `_last_seen_timestamp_seconds` and
-//! `_urgency` (0 none, 1 soon, 2 now; `portcullis_server_certificate_urgency` is the server's). They
-//! are reported to a recorder by [`Handle::report_certificates`](crate::Handle::report_certificates),
-//! because they have to go when their certificate does, and the facade knows no removal.
+//! `_urgency` (0 none, 1 soon, 2 now; `portcullis_server_certificate_urgency` is the server's).
+//! They are reported to a recorder by
+//! [`Handle::report_certificates`](crate::Handle::report_certificates), because they must disappear
+//! with their certificate, and the facade cannot remove a series.
 //!
 //! No label has a value that a client can choose: there are as many series as reasons, status
 //! codes and trusted certificates.

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_whole_and_asks_nobody_for_anything() {
+    fn page_is_complete_and_loads_nothing_external() {
         assert!(PAGE.contains(STYLE) && PAGE.contains(SCRIPT));
         for outside in ["http://", "https://", "<link", "src=", "@import", "url(", "innerHTML"] {
             assert!(!PAGE.contains(outside), "{outside}");

@@ -36,7 +36,7 @@ use crate::{
 
 const VERSION: u32 = 2;
 
-/// Tells one process from the next: a reader that compares counters must know when they restart.
+/// Identifies the process: a reader that compares counters must notice that they restart.
 static INSTANCE: LazyLock<String> = LazyLock::new(|| {
     let mut bytes = [0; 16];
     // Where the system has no random numbers, the process could not have served TLS.

@@ -185,7 +185,7 @@ const BAD_CREDENTIALS: [&str; 9] = [
 
 fn kind_of_response(status: u16, code: &str) -> ErrorKind {
     match status {
-        // A success that cannot be parsed was cut.
+        // A success that cannot be parsed was truncated.
         200..=299 => ErrorKind::NoResponse,
         _ if BAD_CREDENTIALS.contains(&code) => ErrorKind::Credentials,
         429 if code == "LimitExceededException" => ErrorKind::LimitExceeded,

@@ -16,7 +16,7 @@ pub(crate) use error::{CallError, ErrorKind};
 pub(crate) const REPLACES: &str = "portcullis:replaces";
 /// The tag on a certificate that servers must no longer trust.
 pub(crate) const RETIRED: &str = "portcullis:retired";
-/// Its value where a roll-back took the retirement back: removing a tag would need one more permission.
+/// The value of [`RETIRED`] after a roll-back: removing the tag would need one more permission.
 pub(crate) const NOT_RETIRED: &str = "no";
 /// The tag on a new certificate that gives way to the one it replaced.
 pub(crate) const ROLLED_BACK: &str = "portcullis:rolled-back";

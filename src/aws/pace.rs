@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(220);
 /// How many times a call is sent.
 const ATTEMPTS: u32 = 5;
 const FIRST_DELAY: Duration = Duration::from_millis(300);
-/// A service that asks for more patience than this gets the caller's own back-off.
+/// The longest `Retry-After` that is obeyed here. After a longer one the call fails.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
 /// Spaces the calls of a process.
@@ -34,7 +34,7 @@ impl Pace {
 /// Which failures a call may be repeated after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// All that may pass: a second effect is the same as the first.
+    /// All transient ones: a second effect is the same as the first.
     Idempotent,
     /// Only those after which the call certainly had no effect.
     IfWithoutEffect,

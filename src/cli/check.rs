@@ -40,7 +40,7 @@ impl Check {
     /// Writes the problems, and whether a server would start.
     ///
     /// # Errors
-    /// `out` does not take it.
+    /// Writing to `out` fails.
     pub(super) fn run(
         &self,
         unknown: &[UnknownVariable],
@@ -78,7 +78,7 @@ impl Check {
 }
 
 impl Check {
-    /// Those that are given, and those of the certificate that is ordered.
+    /// The names of `--name`, and those of an ordered certificate.
     fn names(&self) -> Vec<ServerName<'static>> {
         let ordered = self.serve.server_certificate.acme.acme_domain.iter();
         let ordered = ordered.filter_map(|name| ServerName::try_from(name.clone()).ok());

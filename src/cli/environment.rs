@@ -70,7 +70,7 @@ fn without_variables(command: Command) -> Command {
     command.mut_args(|arg| arg.env(Resettable::Reset))
 }
 
-/// clap names the flag, wherever the value is from. An error that is still there without the
+/// clap names the flag even for a value from the environment. An error that persists without the
 /// environment is the command line's.
 fn blame_variable(mut error: Error, without: Option<&Error>, command: &Command) -> Error {
     let culprit = |error: &Error| error.get(ContextKind::InvalidArg).map(ToString::to_string);

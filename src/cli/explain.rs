@@ -51,7 +51,7 @@ impl Explain {
     /// Writes whether the certificate is accepted now, and why not.
     ///
     /// # Errors
-    /// `out` does not take it.
+    /// Writing to `out` fails.
     pub(super) fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
         let (mut trusted, mut problems) = (Vec::new(), Vec::new());
         let pins = self.trust.iter().map(|path| (Role::Pin, path));

@@ -50,7 +50,7 @@ struct Flags {
         env = "PORTCULLIS_SET_HEADER",
         value_parser = header_pairs,
         requires = "upstream",
-        long_help = "Set a request header, in place of any that came. The value may contain \
+        long_help = "Set a request header, in place of a received one. The value may contain \
                      commas; the variable takes one pair a line. Repeatable"
     )]
     set_header: Vec<Pairs>,
@@ -82,7 +82,7 @@ fn header_pair(line: &str) -> Result<(HeaderName, HeaderValue), String> {
 }
 
 impl Flags {
-    /// `matches` tells which values are from the environment.
+    /// `matches` shows which values are from the environment.
     fn rules(self, matches: &ArgMatches) -> Result<HeaderRules, Error> {
         let blame = |id: &str, problem: &BadHeaderRule| {
             let flag = match matches.value_source(id) {

@@ -94,7 +94,7 @@ impl Inspect {
     /// Writes the certificates of the files and their problems.
     ///
     /// # Errors
-    /// `out` does not take it.
+    /// Writing to `out` fails.
     pub(super) fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
         let now = SystemTime::now();
         let (mut rows, mut problems) = (Vec::new(), Vec::new());

@@ -119,7 +119,7 @@ mod tests {
         }
     }
 
-    /// The modules of the crate's top level with an event in them or below.
+    /// True if a file at this path, or below it, logs an event.
     fn modules_that_log(path: &Path) -> bool {
         if path.is_dir() {
             return fs::read_dir(path)

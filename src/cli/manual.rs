@@ -35,7 +35,7 @@ impl Manual {
     /// Writes the page of the program, or all pages into the directory.
     ///
     /// # Errors
-    /// A file cannot be written, or `out` does not take it.
+    /// Writing to a file or to `out` fails.
     pub(super) fn run(&self, command: Command, out: &mut impl Write) -> io::Result<()> {
         match &self.directory {
             None => Man::new(command).render(out),

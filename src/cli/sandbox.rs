@@ -30,7 +30,7 @@ pub(super) struct Access {
 pub(super) struct Entered {
     resolves: bool,
     grants: Grants,
-    /// Whether the kernel has all limits that were asked for; or why there are none.
+    /// True if the kernel enforces every restriction; an error if it enforces none.
     result: Result<bool, NotSandboxed>,
 }
 
@@ -140,7 +140,7 @@ mod linux {
 
     pub(super) fn enforce(grants: &Grants) -> Result<bool, NotSandboxed> {
         if has_seccomp_filter() && is_probe_killed() {
-            return Err(NotSandboxed::new("a seccomp filter kills who calls Landlock", FILTER));
+            return Err(NotSandboxed::new("a seccomp filter kills callers of Landlock", FILTER));
         }
         try_to_enforce(grants)
     }
@@ -159,8 +159,8 @@ mod linux {
         status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|m| m.trim() == "2"))
     }
 
-    /// A filter without an error number ends the process at the call, before there is a log: only
-    /// another process can find that out.
+    /// A filter without an error number kills the process at the call, before there is a log. Only
+    /// another process can detect that.
     fn is_probe_killed() -> bool {
         let mut probe = Command::new("/proc/self/exe");
         probe.arg0(PROBE).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -169,7 +169,7 @@ mod linux {
 
     fn try_to_enforce(grants: &Grants) -> Result<bool, NotSandboxed> {
         let ruleset = Ruleset::default();
-        // `default` asks the kernel for its version of Landlock and keeps only that there is none.
+        // `default` asks the kernel for its version of Landlock, and discards the error.
         let refusal = io::Error::last_os_error();
         let status = restrict(ruleset, grants).map_err(|error| judge_error(&error))?;
         match (status.ruleset, status.landlock) {
@@ -252,7 +252,7 @@ mod linux {
         }
 
         #[test]
-        fn seccomp_filter_that_refuses_landlock_is_told_from_a_kernel_without_it() {
+        fn seccomp_filter_that_refuses_landlock_is_distinguished_from_a_kernel_without_it() {
             let create = &[libc::SYS_landlock_create_ruleset];
             let refused = under_filter(create, libc::EPERM).unwrap_err();
             assert!(refused.why.contains("a seccomp filter refuses Landlock"), "{refused:?}");
@@ -275,9 +275,9 @@ mod linux {
             assert_eq!(refused.unwrap_err().remedy, FILTER);
         }
 
-        /// It holds for the thread that enters it, so each test may have one.
+        /// A sandbox applies to the thread that enters it, so each test may have its own.
         #[test]
-        fn what_is_not_named_can_neither_be_read_nor_written_nor_connected_to() {
+        fn unnamed_files_and_ports_cannot_be_read_written_or_connected_to() {
             let root = tempfile::tempdir().unwrap();
             let at = |path: &str| root.path().join(path);
             fs::create_dir_all(at("named")).unwrap();
@@ -295,7 +295,7 @@ mod linux {
             let tried = std::thread::spawn(move || {
                 let result = try_to_enforce(&Grants::new(&access));
                 let is_denied = |error: io::Error| error.kind() == ErrorKind::PermissionDenied;
-                let is_in = result.is_ok().then(|| {
+                let denied = result.is_ok().then(|| {
                     fs::read(root.path().join("named/file")).unwrap();
                     TcpStream::connect(named.0).unwrap();
                     [
@@ -308,11 +308,11 @@ mod linux {
                     ]
                 });
                 // A confined thread cannot remove its directory.
-                (result, is_in, root.keep())
+                (result, denied, root.keep())
             });
-            let (result, is_in, root) = tried.join().unwrap();
+            let (result, denied, root) = tried.join().unwrap();
             fs::remove_dir_all(root).unwrap();
-            assert!(is_in.is_none_or(|is_in| is_in == [true; 6]), "{result:?} {is_in:?}");
+            assert!(denied.is_none_or(|denied| denied == [true; 6]), "{result:?} {denied:?}");
         }
     }
 }

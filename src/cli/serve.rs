@@ -26,7 +26,7 @@ type Renew = Box<dyn FnOnce(Handle) -> Pin<Box<dyn Future<Output = String>>>>;
 impl Serve {
     /// Serves until a signal stops it.
     pub(super) fn run(&self, unknown: &[UnknownVariable]) -> ExitCode {
-        // All of this before there is a second thread, and before a key is read.
+        // Must run before there is a second thread, and before a key is read.
         let hidden = sandbox::hide_memory();
         // The sandbox hides the number of cores and the addresses of this machine.
         let config = self.config();
@@ -94,7 +94,7 @@ impl Serve {
         log: LogWriter,
         renew: Option<Renew>,
     ) -> ExitCode {
-        // Once the server announces itself, a signal may come.
+        // A signal may come as soon as the server reports that it is ready.
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
             Err(error) => return cannot_start(&error),

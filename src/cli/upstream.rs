@@ -125,7 +125,7 @@ impl ServiceArgs {
         Some(proxy)
     }
 
-    /// The service where they name none.
+    /// The service if the flags name no application.
     pub(super) fn hello(&self, body_timeout: Duration) -> Hello {
         Hello::default().max_body(self.max_body).body_timeout(body_timeout)
     }

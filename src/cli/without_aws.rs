@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-/// What a command was given that this binary does not have.
+/// The arguments of a command that this binary does not have.
 #[derive(Args, Debug)]
 pub struct WithoutAws {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]

@@ -17,7 +17,7 @@ use crate::trust::rfc3339;
 pub enum Lines {
     /// For people, with colours or without.
     Text {
-        /// Whether it is a terminal that shows them.
+        /// True if standard error is a terminal that shows colours.
         colours: bool,
     },
     /// A JSON object.
@@ -65,8 +65,8 @@ fn six_digits(buffer: &mut itoa::Buffer, number: u32) -> &str {
     buffer.format(1_000_000 + number).get(1..).unwrap_or_default()
 }
 
-/// A number as [`fmt::Display`] has it. Most are times in microseconds, for which that takes longer
-/// than all else of a line.
+/// Appends a number as [`fmt::Display`] does. Most are times in microseconds, for which `Display`
+/// takes longer than the rest of the line.
 fn push_number(line: &mut String, value: f64) -> fmt::Result {
     let micros = (value * 1e6).round();
     if !(0.0..1e15).contains(&micros) || micros / 1e6 != value {
@@ -217,7 +217,7 @@ fn text(line: &mut String, event: &Event<'_>, colours: bool) -> fmt::Result {
     line.push_str(dim);
     push_now(line);
     let level = metadata.level().as_str();
-    // All as wide as the widest.
+    // Levels are padded to the widest.
     let gap = if level.len() < 5 { "  " } else { " " };
     line.extend([off, gap, colour, level, off, " "]);
     let name_at = line.len();
@@ -228,7 +228,7 @@ fn text(line: &mut String, event: &Event<'_>, colours: bool) -> fmt::Result {
     Ok(())
 }
 
-/// Changes the colour, where there are colours: appending nothing has its price too.
+/// Appends a colour code. Appending an empty one costs time too, so it is skipped.
 fn paint(line: &mut String, code: &str) {
     if !code.is_empty() {
         line.push_str(code);
@@ -246,7 +246,7 @@ struct TextFields<'a> {
 }
 
 impl TextFields<'_> {
-    /// Writes a field, or the name of the event: first, whatever the order of the fields.
+    /// Writes a field. The name of the event goes first, whatever the order of the fields.
     fn field(&mut self, field: &Field, value: impl FnOnce(&mut String) -> fmt::Result) {
         if self.result.is_err() {
             return;
@@ -269,7 +269,7 @@ impl TextFields<'_> {
 }
 
 impl Visit for TextFields<'_> {
-    /// In quotation marks where it would not read as one word; what does not print is escaped.
+    /// Quotes and escapes a value that would not read as one word.
     fn record_str(&mut self, field: &Field, value: &str) {
         let is_odd = |byte: u8| !byte.is_ascii_graphic() | (byte == b'"') | (byte == b'\\');
         let is_plain = !value.is_empty() && !has(value, is_odd);

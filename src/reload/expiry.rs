@@ -1,4 +1,4 @@
-//! Reports certificates in the log long before they end.
+//! Logs certificates that expire soon.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -96,7 +96,7 @@ impl ExpiryLog {
         }
     }
 
-    /// An operator who read that no successor is loaded also reads that there is one now.
+    /// Logs that a successor is loaded, if the log has reported that there is none.
     fn withdraw_lack_of_successor(&mut self, summary: &Summary, file: &Path) {
         if let Some(reported) = self.0.get_mut(&summary.fingerprint)
             && std::mem::take(&mut reported.lacks_successor)

@@ -28,7 +28,7 @@ pub(crate) struct Generation {
     pub(super) active: HashSet<(Role, Fingerprint)>,
 }
 
-/// What the generations have in common.
+/// Builds generations from the parts that all of them share.
 #[derive(Debug)]
 pub(super) struct GenerationBuilder {
     pub(super) provider: Arc<CryptoProvider>,

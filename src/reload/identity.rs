@@ -1,4 +1,4 @@
-//! The server's own certificate and key, which are good only as a pair.
+//! The server's own certificate and key, which are usable only as a pair.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -59,7 +59,7 @@ impl IdentityFiles {
         self.good.as_ref()
     }
 
-    /// What is wrong with them.
+    /// The problems of both files.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.errors.iter().chain(&self.open_key)
     }
@@ -170,8 +170,8 @@ impl IdentityFiles {
     }
 }
 
-/// True for a key that `certs-example/generate` wrote. The whole world has it, so that its mode does
-/// not matter.
+/// True for a key that `certs-example/generate` wrote. It is published, so its mode does not
+/// matter.
 fn is_example(key: &[u8]) -> bool {
     key.starts_with(b"THROW-AWAY EXAMPLE KEY - PUBLISHED - PROTECTS NOTHING\n")
 }

@@ -13,10 +13,10 @@ use crate::trust::{Certificate, KeyKind, ValidityState, rfc3339};
 
 /// A certificate should be renewed from this long before its end.
 const RENEWAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// AWS's support page allows no longer keys.
+/// AWS's support page warns of longer keys.
 const MAX_RSA_BITS: usize = 2048;
 
-/// What is wrong with a chain that is only the server's own certificate.
+/// The message for a chain that is only the server's own certificate.
 pub(crate) const INCOMPLETE_CHAIN: &str = "the chain ends with the server's own certificate";
 
 /// Judges a chain that begins with the server's own certificate. `reports_ends` adds the parts that
@@ -105,7 +105,7 @@ fn ends(file: &Path, parsed: &[Certificate], now: UnixTime) -> Vec<Problem> {
     problems
 }
 
-/// What is wrong with the order: each certificate is issued by the next one.
+/// An error in the order: each certificate must be issued by the next one.
 fn order(chain: &[Certificate]) -> Option<(String, &'static str)> {
     const APPEND: &str = "append the intermediates of its issuer: API Gateway fetches none";
     const SORT: &str = "put each certificate before the one that issued it, the server's own first";
@@ -136,7 +136,7 @@ fn order(chain: &[Certificate]) -> Option<(String, &'static str)> {
     None
 }
 
-/// Why signatures or purposes do not hold, from the end of the chain to its beginning.
+/// Why signatures or purposes do not verify, from the end of the chain to its beginning.
 fn broken(
     chain: &[CertificateDer<'static>],
     algorithms: &WebPkiSupportedAlgorithms,

@@ -38,7 +38,7 @@ struct ConnectionState {
     removed: Notify,
 }
 
-/// A connection's entry among the live ones. It learns by it that its certificate is removed.
+/// A connection's entry in the live table, which signals that its certificate is removed.
 #[derive(Debug)]
 pub(crate) struct Admission {
     number: u64,
@@ -107,8 +107,8 @@ impl Current {
             |state: &Arc<ConnectionState>| state.close_unless_accepted(&generation.store, now);
         let (mut count, mut seen) = (0, 0);
         if removes_any {
-            // Most are checked while connections are still admitted; the few that came meanwhile,
-            // under the lock.
+            // Most are checked without the lock, so that connections are still admitted. Those that
+            // came meanwhile are checked under it.
             let live: Vec<_> = {
                 let live = self.live();
                 seen = self.admitted.load(Ordering::Relaxed);

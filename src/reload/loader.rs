@@ -1,4 +1,4 @@
-//! Every file that was given, and the generation that they make together.
+//! Loads every configured file, and builds the first generation from them.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -105,7 +105,7 @@ impl Loader {
         self.identity.good()
     }
 
-    /// Everything that is wrong with the files now, errors first.
+    /// The problems of the files now, errors first.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let now = clock::unix_now(self.builder.clock.as_ref());
         let mut problems: Vec<_> = self.identity.problems().cloned().collect();
@@ -122,8 +122,8 @@ impl Loader {
     }
 
     /// The same, with what API Gateway objects to in the server's own certificate. The published
-    /// example is exempt: no API Gateway ever calls it. An ordered one renews itself: that it ends
-    /// soon is no news.
+    /// example is exempt, since API Gateway never calls it. An ordered certificate renews itself,
+    /// so its end is not reported.
     pub(super) fn problems_while_serving(&self) -> Vec<Problem> {
         let mut problems = self.problems();
         if self.identity().is_some_and(|identity| !identity.is_example) {

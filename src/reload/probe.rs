@@ -2,7 +2,7 @@
 //! certificate must be rejected.
 //!
 //! The probe uses the very configuration that clients will meet, so that no mistake, here or in the
-//! TLS library, opens the server to everybody unnoticed.
+//! TLS library, makes the server accept anonymous clients.
 
 use std::fmt;
 use std::io::{self, Write};

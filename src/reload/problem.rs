@@ -1,4 +1,4 @@
-//! A problem of a file: the culprit, the place, the remedy.
+//! A problem of a file, with its line and remedy.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use crate::trust::pem::{PemError, PemErrorKind};
 /// How serious a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Severity {
-    /// What it concerns is not active.
+    /// The affected content is not active.
     Error,
-    /// What it concerns is active, and the operator should know.
+    /// The affected content is active, and the operator should know.
     Warning,
 }
 

@@ -1,4 +1,4 @@
-//! Reads regular files, and names what is at a path instead of one.
+//! Reads regular files, and reports by name what else is at a path.
 
 use std::fmt;
 use std::fs::{self, File, FileType, Metadata};

@@ -21,9 +21,9 @@ use crate::reload::state;
 use crate::reload::watch::Watch;
 use crate::trust::rfc3339;
 
-/// Files are read when nothing has changed for this long,
+/// Files are read when there was no event for this long.
 const QUIET: Duration = Duration::from_millis(100);
-/// or this long after the first event.
+/// The longest wait after the first event.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 /// How often files are read again at once because a directory was newly watched.
 const MAX_SCANS: usize = 5;
@@ -232,7 +232,8 @@ impl Reload {
         // The end of a chain changes no store, but its sessions must not be resumed.
         let has_chain_expired =
             self.current.first_chain_end().is_some_and(|end| end <= now.as_secs());
-        // Most scans find nothing new, and a store of ten thousand certificates takes its time.
+        // Most scans find nothing new, and a store of ten thousand certificates takes long to
+        // build.
         let is_as_before = before.store.consists_of(self.loader.loaded())
             && generation::active(&before.store, now) == before.active;
         if is_as_before && !has_new_identity && !has_chain_expired {
@@ -278,8 +279,8 @@ impl Reload {
         true
     }
 
-    /// Logs each problem once, and once that an error is resolved. Returns whether there was an
-    /// error or the end of one to log.
+    /// Logs each problem once, and each resolved error once. True if an error began or was
+    /// resolved.
     fn log_problems(&mut self, is_first: bool) -> bool {
         let mut problems = self.loader.problems_while_serving();
         problems.splice(0..0, self.probe_error.clone());

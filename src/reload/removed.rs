@@ -1,4 +1,4 @@
-//! Remembers removed certificates, so that a rejection can say that there was one.
+//! Remembers removed certificates, so that a rejection can name the removed one.
 
 use std::collections::VecDeque;
 use std::path::Path;

@@ -28,7 +28,7 @@ pub(super) struct Source {
     directory: Option<DirectoryIdentity>,
     files: BTreeMap<PathBuf, TrustFile>,
     passed_over: BTreeSet<PathBuf>,
-    /// What is wrong with the path itself.
+    /// The error of the path itself.
     error: Option<Problem>,
 }
 
@@ -64,7 +64,7 @@ impl Source {
         })
     }
 
-    /// Everything that is wrong with it now.
+    /// Its problems now.
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
         let is_empty = self.directory.is_some() && self.files.is_empty();
         let empty = is_empty.then(|| {
@@ -144,7 +144,7 @@ impl Source {
         let again = Listing::of(path).map_err(unreadable);
         if again.as_ref().ok() != Some(&(identity.clone(), listing.clone())) {
             self.files.append(&mut files);
-            // Whether a file is gone or its whole directory, the next listing tells.
+            // The next listing shows whether a file is gone or its whole directory.
             self.files.append(&mut vanished);
             return again.map(|_| false);
         }

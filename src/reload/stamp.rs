@@ -1,4 +1,4 @@
-//! Tells files and directories from changed ones by their metadata.
+//! Detects changed files and replaced directories by their metadata.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 /// Two changes within this time may leave the same time stamp.
 const STAMP_GRAIN: Duration = Duration::from_secs(2);
 
-/// Tells a directory from another one at the same path. The time of creation is part of it because a
-/// file system may use a freed inode number again.
+/// Identifies a directory, so that another one at the same path is detected. It includes the time
+/// of creation because a file system may reuse an inode number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DirectoryIdentity(u64, u64, Option<SystemTime>);
 

@@ -1,4 +1,4 @@
-//! One trust file: what it held when it was last good.
+//! One trust file and its last good content.
 
 use std::path::Path;
 use std::sync::Arc;

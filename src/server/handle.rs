@@ -1,4 +1,4 @@
-//! The handle by which an operator, or the binary's signals, reach a running server.
+//! The handle of a running server, for its operator and for the binary's signals.
 
 use std::fmt;
 use std::path::Path;

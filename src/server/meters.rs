@@ -1,5 +1,5 @@
-//! What is counted of all connections together. The metrics recorder is asked for its handles once,
-//! so that counting costs an addition and no lookup.
+//! The counters of all connections. The metric handles are fetched once, so that counting costs an
+//! addition and no lookup.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -113,8 +113,8 @@ impl Meters {
         self.handshake_duration.record(duration);
     }
 
-    /// Counts a handshake as full or resumed, and a resumed one as refused if the client's certificate
-    /// is not `accepted` any more.
+    /// Counts a handshake as full or resumed, and a resumed one as refused if the client's
+    /// certificate is no longer accepted.
     pub(super) fn resumption(&self, kind: Option<HandshakeKind>, is_accepted: bool) {
         match (kind, is_accepted) {
             (Some(HandshakeKind::Resumed), true) => self.resumed.increment(1),

@@ -1,4 +1,4 @@
-//! The rejected clients: the most recent ones, and a log of each, or of their sum in a flood.
+//! Remembers the last rejected clients, and logs each rejection, or their sum in a flood.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

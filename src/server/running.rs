@@ -1,4 +1,4 @@
-//! A server that serves, until it is stopped.
+//! A running server: how it is stopped and awaited.
 
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use crate::server::handle::Handle;
 use crate::server::stop::Stopped;
 
-/// A server that serves. Await it to wait for its end; dropping it leaves the server serving.
+/// A running server. Await it to wait for its end; dropping it does not stop the server.
 #[derive(Debug)]
 #[must_use = "await it, or the process may end while it serves"]
 pub struct Running {

@@ -1,4 +1,4 @@
-//! What a service must be to be served: one bound in place of a list at each use.
+//! The trait bound of a service, stated once.
 
 use http_body::Body;
 use hyper::body::Incoming;

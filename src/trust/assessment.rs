@@ -11,9 +11,9 @@ use super::validity::{Span, ValidityState, unix_time};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// A certificate needs a successor from this long before its end,
+/// How long before its end a certificate needs a successor.
 pub(crate) const SOON: Duration = Duration::from_secs(60 * DAY.as_secs());
-/// and urgently from this long before it.
+/// How long before its end it needs one urgently.
 const NOW: Duration = Duration::from_secs(30 * DAY.as_secs());
 /// The same for the server certificate, or a third and a tenth of its lifetime where that is less:
 /// short-lived certificates are renewed when a third is left.
@@ -169,10 +169,10 @@ pub(crate) fn assess_server(summary: &Summary, now: SystemTime) -> Assessment {
     }
 }
 
-/// What holds for all certificates of one role.
+/// The last requests with the certificates of one role.
 struct RoleFacts {
     role: Role,
-    /// The last request of any of them, and of any other than that one.
+    /// The last request with any of them, and the last one with another of them.
     requested: [Option<SystemTime>; 2],
 }
 
@@ -194,7 +194,7 @@ impl RoleFacts {
     }
 }
 
-/// What the assessment of one trusted certificate rests on.
+/// The inputs of the assessment of one trusted certificate.
 struct Trusted {
     role: Role,
     usage: Usage,
@@ -226,7 +226,7 @@ impl Trusted {
             (_, due) if !self.has_successor => (due, Some(self.add_successor())),
             (State::InUse, due) => (due, Some(self.switch())),
             (State::Waiting, _) => (Urgency::None, None),
-            // It may still be what a stage presents, only not often.
+            // A stage may still present it, but rarely.
             _ => (Urgency::Soon, Some(self.switch_if_presented())),
         };
         let verdict = match (urgency, self.has_successor) {
@@ -254,11 +254,11 @@ impl Trusted {
 
     /// The state of a certificate that is valid, and that in a phrase.
     fn state(&self, now: SystemTime) -> (State, String) {
-        // A clock that was set back makes a request look like one of the future: just now.
+        // After the clock was set back, a request may lie in the future. It counts as just now.
         let ago = |time: SystemTime| now.duration_since(time).unwrap_or_default();
         let Some(last) = self.usage.last_request else {
             let up = ago(self.since);
-            // What was added while the server runs cannot have been used before.
+            // A certificate that was added while the server runs cannot have been used before.
             return match self.usage.since_start {
                 true if up < DAY => {
                     (State::Unknown, "no request since the restart, less than a day ago".to_owned())

@@ -33,7 +33,7 @@ impl TrustStoreBuilder {
     /// [`ClientIdentity::file`]: crate::ClientIdentity::file
     ///
     /// # Errors
-    /// Everything that is wrong with the text; nothing of it is pinned then.
+    /// All errors in the text. Nothing of it is pinned then.
     pub fn pin_pem(self, name: impl AsRef<Path>, pem: &[u8]) -> Result<Self, Vec<PemError>> {
         self.add_pem(Role::Pin, name.as_ref(), pem)
     }
@@ -55,7 +55,7 @@ impl TrustStoreBuilder {
     /// Trusts the chains to every CA certificate of a PEM text.
     ///
     /// # Errors
-    /// Everything that is wrong with the text; nothing of it is trusted then.
+    /// All errors in the text. Nothing of it is trusted then.
     pub fn anchor_pem(self, name: impl AsRef<Path>, pem: &[u8]) -> Result<Self, Vec<PemError>> {
         self.add_pem(Role::Anchor, name.as_ref(), pem)
     }

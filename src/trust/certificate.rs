@@ -140,7 +140,7 @@ impl Summary {
     }
 }
 
-/// Parses a certificate. The parser knows no time before 1970, which is no reason to reject one.
+/// Parses a certificate, also one with times before 1970, which the parser rejects.
 fn decode(der: &[u8]) -> Result<CertificateInner<Raw>, x509_cert::der::Error> {
     CertificateInner::<Raw>::from_der(der).or_else(|error| match with_clamped_times(der) {
         Some(clamped) => CertificateInner::<Raw>::from_der(&clamped),

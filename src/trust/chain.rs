@@ -22,7 +22,7 @@ pub(super) struct Anchors {
     certificates: Vec<LoadedCertificate>,
 }
 
-/// A chain that holds.
+/// A verified chain.
 pub(super) struct VerifiedChain<'a> {
     pub(super) anchor: &'a LoadedCertificate,
     pub(super) end_entity: Certificate,
@@ -56,8 +56,8 @@ impl Anchors {
         if self.certificates.iter().any(|anchor| anchor.certificate.der() == end_entity) {
             return Err(VerifyError::UNKNOWN);
         }
-        // webpki judges a certificate before it looks for its issuer. A certificate of an unknown
-        // issuer is unknown, whatever its validity period and purpose are.
+        // webpki judges a certificate before it searches for its issuer. A certificate of an
+        // unknown issuer is unknown, whatever its validity period and purpose are.
         let rejection = |error| match self.is_issuer_of_any(end_entity, intermediates) {
             true => VerifyError::of_chain(&error),
             false => VerifyError::UNKNOWN,

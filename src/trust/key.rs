@@ -59,8 +59,8 @@ const RSA_PSS: [(SignatureScheme, &dyn VerificationAlgorithm); 3] = [
 pub(super) struct PublicKey {
     pub(super) kind: KeyKind,
     pub(super) spki: SubjectPublicKeyInfoDer<'static>,
-    /// An RSA key, parsed for each scheme of [`RSA_PSS`] when that is first used: to parse it each
-    /// time is a tenth of a verification.
+    /// An RSA key, parsed for each scheme of [`RSA_PSS`] when that is first used: parsing takes a
+    /// tenth of a verification.
     rsa_pss: [OnceLock<Option<ParsedPublicKey>>; RSA_PSS.len()],
 }
 

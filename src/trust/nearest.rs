@@ -1,5 +1,5 @@
-//! The trusted certificate that is nearest to a rejected one: the shortest way from "unknown
-//! certificate" to what went wrong in a rotation.
+//! The trusted certificate that is nearest to a rejected one. It shows what went wrong in a
+//! rotation.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -36,7 +36,7 @@ pub enum Reason {
     TooManyConnections,
     /// The limit of handshakes was reached, and this one was the oldest.
     TooManyHandshakes,
-    /// It came past the load balancer, or the load balancer sent no PROXY protocol v2 header.
+    /// It bypassed the load balancer, or the load balancer sent no PROXY protocol v2 header.
     ProxyProtocol,
     /// The server's own certificate has not been issued yet.
     NoServerCertificate,

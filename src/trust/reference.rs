@@ -77,7 +77,7 @@ fn leads_to_anchor(trusted: &Trusted, signer: usize, day: u32) -> bool {
             && leads_to_anchor(trusted, ALL[INTERMEDIATE].signer, day)
 }
 
-/// Decides as the docs say. The reason is known for pins, and for certainly unknown certificates.
+/// Decides by the documented rules. The reason is known for pins and unknown certificates.
 fn judge(trusted: &Trusted, index: usize, day: u32) -> Result<(), Option<Reason>> {
     let made = &ALL[index];
     let has_anchors = trusted.iter().any(|(role, _)| *role == Role::Anchor);

@@ -164,8 +164,8 @@ impl TrustStore {
         self.certificates.iter().any(|loaded| loaded.certificate.validity().contains(now))
     }
 
-    /// The names for CertificateRequest. Java, as API Gateway's client is, sends no certificate if
-    /// names are given and none is its issuer.
+    /// The names for CertificateRequest. A Java client, such as API Gateway's, sends no certificate
+    /// if names are given and none is its issuer.
     pub(crate) fn hints(&self) -> &[DistinguishedName] {
         &self.hints
     }

@@ -12,11 +12,11 @@ const KEY: &str = include_str!("../../certs-example/client-1-key.pem");
 /// A problem and its line.
 type Placed = (Option<usize>, PemErrorKind);
 
-/// The certificates' DER and the faults as `line: problem`.
+/// The certificates' DER, and the errors with their lines.
 fn read(bytes: impl AsRef<[u8]>) -> (Vec<Vec<u8>>, Vec<Placed>) {
-    let (certificates, faults) = pem::certificates(bytes.as_ref());
+    let (certificates, errors) = pem::certificates(bytes.as_ref());
     let certificates = certificates.into_iter().map(|(_, der)| der.to_vec()).collect();
-    (certificates, faults.into_iter().map(|error| (error.line, error.kind)).collect())
+    (certificates, errors.into_iter().map(|error| (error.line, error.kind)).collect())
 }
 
 fn ders() -> [Vec<u8>; 2] {
@@ -198,9 +198,9 @@ proptest! {
 
     #[test]
     fn file_without_errors_round_trips(bytes in nearly_pem()) {
-        let (certificates, faults) = pem::certificates(&bytes);
+        let (certificates, errors) = pem::certificates(&bytes);
         let text = String::from_utf8_lossy(&bytes);
-        if faults.is_empty() {
+        if errors.is_empty() {
             prop_assert_eq!(certificates.len(), text.matches("-----BEGIN CERTIFICATE-----").count());
         }
         for (_, der) in certificates {

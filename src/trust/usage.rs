@@ -1,4 +1,4 @@
-//! How much a trusted certificate is used: the evidence on which an operator removes another one.
+//! How much each trusted certificate is used, which shows an operator which one to remove.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -56,8 +56,8 @@ impl Validity {
     }
 }
 
-/// The days until `not_after`, to the nearest; negative after it. A certificate that is made for
-/// nine days has a little less left when it is first looked at, and nine is what its owner expects.
+/// The days until `not_after`, to the nearest; negative after it. A new certificate for nine days
+/// has slightly less left, and its owner expects nine.
 pub(crate) fn days_left(not_after: SystemTime, now: SystemTime) -> i64 {
     let days = |span: Duration| {
         i64::try_from((span + DAY / 2).as_secs() / DAY.as_secs()).unwrap_or(i64::MAX)
@@ -73,7 +73,7 @@ pub(crate) struct Span(pub(crate) Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // To the nearest: a certificate made for nine days has a little less left when it is shown.
+        // To the nearest, as in `days_left`.
         let round = |unit: Duration| (self.0.as_secs() + unit.as_secs() / 2) / unit.as_secs();
         let (count, unit) = match (round(DAY), round(HOUR)) {
             (_, 0) => return write!(f, "less than an hour"),

@@ -1,5 +1,5 @@
-//! Who is accepted: promises 1, 2 and 4, over real sockets, TLS 1.2 and 1.3. Each rejected client has
-//! a twin that differs in one thing and is accepted.
+//! Which clients are accepted: promises 1, 2 and 4, over real sockets, TLS 1.2 and 1.3. Each
+//! rejected client has a twin that differs in one thing and is accepted.
 
 use std::time::{Duration, SystemTime};
 

@@ -163,11 +163,11 @@ async fn listens_on_each_address_and_on_both_families_by_default() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reads_the_files_again() {
     let files = Files::trusting(&[&PKI.a]);
-    // Nothing else tells of it: no event in the directory, and no poll for an hour.
+    // Nothing else reports the change: no event in the directory, and no poll for an hour.
     fs::create_dir(files.path("elsewhere")).unwrap();
     fs::hard_link(files.path("trust/a.pem"), files.path("elsewhere/a.pem")).unwrap();
     let server = files.start(&["--poll-interval", "1h"]);
-    // The first look is over when a second one is.
+    // The first scan is over when a second one is.
     server.signal("HUP");
     server.wait_for_event("reloaded", |_| true);
     files.write("elsewhere/a.pem", &PKI.b.cert);

@@ -122,7 +122,7 @@ impl Model {
                 disk.insert(*to, content);
             }
             (Step::RemoveDirectory, Some(_)) => {
-                // At once: who looks while a directory is emptied file by file sees it empty.
+                // At once: a scan while a directory is emptied file by file sees it empty.
                 fs::rename(directory, directory.with_extension("old")).unwrap();
                 fs::remove_dir_all(directory.with_extension("old")).unwrap();
                 self.disk = None;

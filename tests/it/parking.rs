@@ -1,4 +1,4 @@
-//! A connection that is idle for a moment is parked, and its client cannot tell.
+//! An idle connection is parked, and its client does not notice.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use rustls::SupportedProtocolVersion;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-/// A server that trusts A, and says when a connection comes to rest.
+/// A server that trusts A, and logs when a connection parks.
 fn serve(site: &Site, more: &[&str]) -> Portcullis {
     let log = ["--log", "info,portcullis::server=trace"];
     Portcullis::serve(site.flags(&[&log, more].concat()))
@@ -19,7 +19,7 @@ fn connector(version: &'static SupportedProtocolVersion) -> Connector {
     Connector::new(Some(&Client::from_pem(&PKI.a.cert, &PKI.a.key)), version)
 }
 
-/// Waits until a connection has come to rest so many times.
+/// Waits until connections have parked so many times.
 #[track_caller]
 fn at_rest(server: &Portcullis, times: usize) {
     let count = || server.log().matches("\"at_rest\"").count();

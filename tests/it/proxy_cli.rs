@@ -1,4 +1,4 @@
-//! The proxy's flags, and what the log says when it fails, on the binary.
+//! The proxy's flags, and its log lines when it fails, on the binary.
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,4 +1,5 @@
-//! Behind a load balancer that speaks PROXY protocol v2: whose connection it is, and who may say so.
+//! Behind a load balancer with PROXY protocol v2: the client's address, and which peers may send
+//! it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 
 const CLIENT: &str = "203.0.113.7:54321";
 
-/// A header that says that the connection is of 203.0.113.7, with one addition of its kind.
+/// A header that names 203.0.113.7 as the client, with one extension.
 fn header() -> Vec<u8> {
     let addresses = [203, 0, 113, 7, 10, 0, 0, 1, 0xd4, 0x31, 0x20, 0xfb];
     let addition = [0xea, 0, 2, 1, 2];

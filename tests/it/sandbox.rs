@@ -1,5 +1,5 @@
-//! What the process can read once it runs. Where the kernel has no Landlock, there is nothing to
-//! try but that it says so.
+//! What the process can read once it runs. Where the kernel has no Landlock, only the log event is
+//! checked.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

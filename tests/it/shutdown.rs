@@ -32,7 +32,7 @@ async fn stop_finishes_requests_closes_idle_connections_and_exits_0() {
     server.wait_for_event("draining", |event| event["connections"] == 2);
     let mut rest = Vec::new();
     assert_eq!(timeout(DEADLINE, idle.read_to_end(&mut rest)).await.unwrap().unwrap(), 0);
-    // Files are no longer what it cares about.
+    // A stopping server ignores SIGHUP.
     server.signal("HUP");
     busy.write_all(b"x").await.unwrap();
     timeout(DEADLINE, busy.read_to_end(&mut rest)).await.unwrap().unwrap();

@@ -55,9 +55,9 @@ impl ControlPlane {
 
     /// Creates a certificate with its tags in one call, which is repeated only after throttling.
     ///
-    /// After an [ambiguous](ErrorKind::is_ambiguous) error the certificate may exist: read the list until
-    /// it settles before another try. [`ErrorKind::LimitExceeded`] means a full account, or the rate:
-    /// the list tells them apart.
+    /// After an [ambiguous](ErrorKind::is_ambiguous) error the certificate may exist: read the list
+    /// until it settles before another try. [`ErrorKind::LimitExceeded`] means a full account, or
+    /// the rate: the list distinguishes them.
     pub(crate) async fn generate_certificate(
         &self,
         description: &str,

@@ -82,7 +82,7 @@ impl ControlPlane {
         self.endpoint.get().map_or("", String::as_str)
     }
 
-    /// Sends a call in its turn, and again as far as its failures allow.
+    /// Sends a call at the process's pace, and repeats it where its failures allow.
     async fn call<T, E, F>(
         &self,
         call: &Call,

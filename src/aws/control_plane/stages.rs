@@ -68,7 +68,7 @@ impl ControlPlane {
         self.replace_in_stage(name, "/clientCertificateId", id).await
     }
 
-    /// Sets the deployment of a stage; its own one again has it deployed anew, unchanged.
+    /// Sets the deployment of a stage. Setting the current one deploys it again, unchanged.
     pub(crate) async fn set_stage_deployment(
         &self,
         name: &StageName,

@@ -1,4 +1,4 @@
-//! `fetch --every`: polls until it is stopped, apart from other servers, and less often while it fails.
+//! `fetch --every`: polls until it is stopped, with jitter, and less often while it fails.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::metrics::Metrics;
 use super::{Failure, Fetcher, Report};
 use crate::random::random;
 
-/// A poll is late by at most this, however often polls failed, unless `--every` is longer.
+/// The longest interval after failed polls, unless `--every` is longer.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(5 * 60);
 
 /// Polls once, and logs what failed.
@@ -30,7 +30,7 @@ pub(crate) fn log_fetched(report: &Report) {
 /// Polls for ever; `on_ready` runs once the directory has what a server needs to start.
 ///
 /// # Errors
-/// A failure that another poll cannot mend.
+/// A failure that another poll cannot resolve.
 pub(crate) async fn run(
     mut fetcher: Fetcher,
     every: Duration,

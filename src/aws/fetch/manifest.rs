@@ -14,7 +14,7 @@ use super::selection::Fate;
 /// The manifest's name in the directory.
 const FILE: &str = ".portcullis-fetch.json";
 const VERSION: u32 = 1;
-/// So many polls in a row must find that a certificate does not exist.
+/// How many polls in a row must not find a certificate before it counts as deleted.
 const POLLS_UNTIL_DELETED: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +66,8 @@ impl Entry {
         Self { fingerprint, unselected_since: None, polls_not_found: 0 }
     }
 
-    /// Takes up what a poll found of a certificate that is not selected; returns why it is to be
-    /// removed now, if it is.
+    /// Records what a poll found of a certificate that is not selected; returns the reason to
+    /// remove it now, if any.
     pub(super) fn observe(
         &mut self,
         fate: Fate,

@@ -59,7 +59,7 @@ pub(crate) struct Report {
     pub(crate) certificates: usize,
     pub(crate) written: usize,
     pub(crate) removed: usize,
-    /// What kept the poll from doing all of it.
+    /// What the poll could not do.
     pub(crate) failures: Vec<Failure>,
 }
 
@@ -155,7 +155,7 @@ impl Fetcher {
         Ok(report)
     }
 
-    /// Parses the PEM text before it reaches a file that decides who is trusted.
+    /// Parses the PEM text before it is written to a trust file.
     fn checked(&self, found: ClientCertificate) -> Result<Selected, Failure> {
         let file = self.directory.file_of(&found.id)?;
         let Some(certificate) = parse(found.pem.as_bytes()) else {

@@ -80,7 +80,7 @@ impl Account {
                 Selector::Tag { .. } | Selector::All => {}
             }
         }
-        // That a certificate is missing counts only if the list is of the account of the manifest.
+        // A missing certificate counts only if the list is of the manifest's account.
         if in_manifest.iter().any(|id| listed.contains(id)) {
             asked.extend(in_manifest.iter().cloned());
         }
@@ -217,7 +217,7 @@ impl Account {
                 Err(failure) => failures.push(failure),
             }
         }
-        // A stage needs what it presents, whatever its tags say.
+        // A stage needs the certificate that it presents, whatever its tags are.
         ids.extend(
             self.presented().filter(|id| self.certificates.contains_key(*id)).map(str::to_owned),
         );
@@ -236,7 +236,7 @@ impl Account {
     }
 }
 
-/// What a poll comes to, before the disk is looked at.
+/// The result of a poll, before the disk is read.
 #[derive(Debug)]
 pub(super) struct Selection {
     pub(super) selected: Vec<ClientCertificate>,

@@ -27,7 +27,7 @@ pub(crate) struct Engine<'a> {
     active: &'a Active,
 }
 
-/// One of the two certificates.
+/// The old or the new certificate of a rotation.
 #[derive(Clone, Debug)]
 pub(super) struct Side {
     pub(super) id: String,
@@ -270,7 +270,8 @@ impl<'a> Engine<'a> {
         replicas::look(&self.options.replicas).await
     }
 
-    /// Looks until every replica responds and `judge` agrees; or else returns what it waited for.
+    /// Reads the replicas until all respond and `judge` succeeds; after `limit` returns what is
+    /// missing.
     pub(super) async fn look_until(
         &self,
         limit: Duration,
@@ -303,7 +304,7 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// Between two looks, so that a wait of hours takes few and one of seconds is exact.
+/// The pause between two scans: long in a wait of hours, short in one of seconds.
 pub(super) fn pause(limit: Duration) -> Duration {
     (limit / 100).clamp(Duration::from_millis(100), Duration::from_secs(2))
 }

@@ -1,4 +1,4 @@
-//! Generating the successor, once, whatever happens to the response.
+//! Generates the successor exactly once, even if a response is lost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const ATTEMPTS: u32 = 3;
 const BETWEEN_READS: Duration = Duration::from_secs(1);
 
 impl Engine<'_> {
-    /// The successor, and those that lost against it.
+    /// Returns the successor, and the surplus ones of concurrent runs.
     pub(super) async fn generate(
         &self,
         from: &ClientCertificate,

@@ -1,8 +1,8 @@
 //! `portcullis rotate`: AWS's five steps as one command that can be killed anywhere and run again.
 //!
-//! Nothing but the account, the trust directory and the replicas remembers how far a rotation is:
-//! [`plan`] decides from the account which certificate takes the place of which, and [`engine`] takes
-//! the steps, each of which has no effect where it was taken before.
+//! The progress of a rotation is stored in the account, the trust directory and the replicas only.
+//! [`plan`] decides from the account which certificate replaces which. [`engine`] takes the steps,
+//! each of which is idempotent.
 
 mod check;
 mod display;
@@ -41,7 +41,7 @@ pub(crate) use stop::Stop;
 /// How long a run that stops may take to read what is active.
 const LAST_READ: Duration = Duration::from_secs(3);
 
-/// What was asked for.
+/// The options of a rotation.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) stages: Vec<StageName>,

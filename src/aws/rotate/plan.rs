@@ -32,7 +32,7 @@ pub(crate) enum Plan {
     Rotate(Rotation),
 }
 
-/// What was asked for.
+/// The options that a plan depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     pub(crate) renew_before: Duration,

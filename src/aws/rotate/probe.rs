@@ -8,7 +8,7 @@ use super::display::Step;
 use super::engine::{Engine, Side};
 use crate::aws::control_plane::Resource;
 
-/// A replica has counted the handshake before the probe's response is there.
+/// How long the replicas may take to count the probe's handshake.
 const COUNTED: Duration = Duration::from_secs(10);
 
 /// A method and the path that is called.
@@ -33,7 +33,7 @@ impl FromStr for Probe {
 }
 
 impl Probe {
-    /// The resource that the path is of, and the method by which it is there: that itself, or ANY.
+    /// The resource of the path that has the method, or ANY.
     fn find<'a>(&self, resources: &'a [Resource]) -> Option<&'a Resource> {
         let path = self.path.split('?').next().unwrap_or_default();
         let has_method = |resource: &&Resource| {

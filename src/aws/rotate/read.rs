@@ -7,7 +7,7 @@ use super::Stop;
 use crate::aws::control_plane::{ClientCertificate, Stage};
 use crate::aws::{ControlPlane, ErrorKind};
 
-/// For so long a list is read before it counts that a certificate is not in it.
+/// How long a list is read before a certificate counts as missing from it.
 pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
 /// Every certificate, with its tags.

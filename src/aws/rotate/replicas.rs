@@ -87,7 +87,7 @@ pub(crate) struct Counters {
     pub(crate) apis: BTreeMap<String, u64>,
 }
 
-/// What one look at all replicas found.
+/// The result of one scan of all replicas.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Look {
     /// Each process once.
@@ -122,7 +122,7 @@ struct Api {
     requests: u64,
 }
 
-/// Asks every address of every URL.
+/// Reads `/status` at every address of every URL.
 pub(crate) async fn look(urls: &[ReplicaUrl]) -> Look {
     let mut look = Look::default();
     let mut addresses = BTreeSet::new();

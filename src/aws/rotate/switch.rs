@@ -12,9 +12,10 @@ use super::track::{ApiTracker, QuietTracker};
 use crate::aws::control_plane::Stage;
 use crate::aws::{ErrorKind, StageName};
 
-/// A connection that was open before the switch uses the old certificate for a while.
+/// An API that used the old certificate within this time still uses it: connections outlive the
+/// switch.
 const RECENT: Duration = Duration::from_secs(10);
-/// How long GetStage is read before UpdateStage is sent again.
+/// How often GetStage is read before UpdateStage is sent again.
 const READS: u32 = 8;
 const BETWEEN_READS: Duration = Duration::from_millis(300);
 /// GetStage may lag longer than tests want to wait for traffic.

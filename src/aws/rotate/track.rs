@@ -1,4 +1,4 @@
-//! What traffic tells: which API has been seen with a certificate, and since when one is quiet.
+//! Tracks traffic: which APIs use a certificate, and since when a certificate is quiet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ impl ApiTracker {
             for (api, requests) in counters.iter().flat_map(|counters| &counters.apis) {
                 let key = (replica.instance.clone(), api.clone());
                 let last = self.last.insert(key, *requests).unwrap_or_default();
-                // A counter that is smaller began again.
+                // A smaller counter has restarted.
                 if is_counted && *requests != last && *requests > 0 {
                     self.seen.insert(api.clone(), now);
                 }

@@ -77,7 +77,7 @@ impl TrustDir {
                 "move it away",
             ));
         }
-        // The API has CR LF and no final newline, which makes a trap of `cat a.pem b.pem`.
+        // The API's text has CR LF and no final newline, which breaks `cat a.pem b.pem`.
         let lines: Vec<_> = text.trim().lines().collect();
         self.write(&path, &format!("{}\n", lines.join("\n"))).map_err(|error| failed(&path, &error))
     }

@@ -10,7 +10,7 @@ use rustls::pki_types::{DnsName, ServerName};
 
 use crate::cli::values::{path, positive};
 
-/// A certificate is for no more.
+/// The most names of one certificate.
 const MOST_DOMAINS: usize = 100;
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
@@ -117,10 +117,10 @@ impl AcmeFlags {
         !self.acme_domain.is_empty()
     }
 
-    /// What the parser cannot find wrong by itself, and what to do about it.
+    /// Checks what the parser cannot check by itself. An error names its remedy.
     ///
     /// # Errors
-    /// The flags make no order.
+    /// The flags do not describe an order.
     pub(super) fn validate(&self) -> Result<(), String> {
         let domains = self.acme_domain.len();
         if domains == 0 {
@@ -153,7 +153,7 @@ impl AcmeFlags {
         Ok(())
     }
 
-    /// What to order, where anything is.
+    /// The settings of the order, if the flags describe one.
     #[cfg(feature = "acme")]
     pub(super) fn settings(&self, is_balanced: bool) -> Option<crate::acme::Settings> {
         use crate::acme::{KeyType, Settings};

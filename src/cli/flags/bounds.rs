@@ -1,4 +1,4 @@
-//! How long `serve` waits, and how much it takes.
+//! The flags of `serve` for timeouts, limits and shutdown.
 
 use std::time::Duration;
 

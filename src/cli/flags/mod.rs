@@ -19,7 +19,7 @@ use acme::AcmeFlags;
 pub(super) use bounds::{Limits, Shutdown, Timeouts};
 pub(super) use observability::{LogFlags, LogFormat, Observability, Switch};
 
-/// What a server is made from.
+/// The flags of `serve`.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Serve {
     #[command(flatten)]
@@ -224,7 +224,7 @@ impl Serve {
         config
     }
 
-    /// What is ordered, where the certificate renews itself.
+    /// The settings of the order, if the certificate is ordered.
     #[cfg(feature = "acme")]
     pub(in crate::cli) fn acme(&self) -> Option<crate::acme::Settings> {
         self.server_certificate.acme.settings(self.listening.proxy_protocol)

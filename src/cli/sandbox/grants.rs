@@ -2,7 +2,7 @@
 //!
 //! Landlock grants access to a file, or to a directory with everything below it. A grant for a file
 //! ends when the file is replaced, so the directory that holds it is granted, and that of each link
-//! on the way. A link that later leads elsewhere leads to what cannot be read.
+//! on the way. A link that is changed later to lead outside the grants cannot be followed.
 
 use std::collections::BTreeSet;
 use std::iter::once;
@@ -46,7 +46,7 @@ pub(super) struct Grants {
 }
 
 impl Grants {
-    /// The least with which files can be renewed by renaming.
+    /// The least access with which files can be renewed by renaming.
     pub(super) fn new(access: &Access) -> Self {
         let mut grants = Self {
             write: access.write.iter().cloned().collect(),
@@ -66,7 +66,7 @@ impl Grants {
         if access.metrics {
             grants.list.extend(PROCESS.iter().filter_map(|path| fs::canonicalize(path).ok()));
         }
-        // What lies directly in the root is granted by itself.
+        // A file directly in the root is granted without its directory.
         grants.list.remove(Path::new("/"));
         grants.read.remove(Path::new("/"));
         grants.read.retain(|path| !grants.list.contains(path));
@@ -119,7 +119,8 @@ fn breadth(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// Where `/etc/resolv.conf` is a link, its target is replaced and not written to.
+/// The directory of the target of `/etc/resolv.conf`, if that is a link: the target is replaced,
+/// not rewritten.
 fn directory_of_resolv_conf() -> Option<PathBuf> {
     let place = fs::canonicalize("/etc/resolv.conf").ok()?.parent()?.to_owned();
     (place != Path::new("/etc") && place != Path::new("/")).then_some(place)

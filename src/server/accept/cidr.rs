@@ -1,4 +1,4 @@
-//! Ranges of addresses.
+//! Ranges of addresses, for the load balancers that may send a PROXY header.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! Why a handshake failed.
+//! The error of a failed handshake, with the rejection to log and the socket to close.
 
 use std::io;
 

@@ -23,7 +23,7 @@ impl HandshakeLimiter {
         Self { at_once: Semaphore::new(at_once), meters }
     }
 
-    /// Drives a future to its end, each poll with a permit, and calls `polled` after each.
+    /// Drives a future to completion. Each poll holds a permit, and `polled` is called after it.
     pub(in crate::server) async fn run<F: Future + Unpin>(
         &self,
         mut future: F,

@@ -1,4 +1,6 @@
-//! A socket until its client is admitted.
+//! A socket until its client is admitted: accept → place → PROXY header → handshake → admission.
+//!
+//! An admitted connection goes on in `server/http/`. A rejected one is counted, logged and closed.
 
 #[cfg_attr(not(feature = "acme"), path = "no_acme.rs")]
 pub(super) mod acme;
@@ -38,13 +40,13 @@ use crate::server::service::HttpService;
 use crate::server::tls_stream::{self, TlsStream, shutdown_and_drain};
 use crate::trust::{PresentedCertificate, Reason};
 
-/// Between two attempts where the machine has no more descriptors or memory.
+/// The pause before the next attempt if the machine has no descriptors or memory.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// The same, where handshakes have been dropped to make room.
 const RETRY_DELAY_AFTER_DROP: Duration = Duration::from_millis(5);
 
-/// What every connection needs.
+/// The state that the accept loops and all handshakes share.
 pub(in crate::server) struct Acceptor<S> {
     pub(in crate::server) service: Arc<S>,
     pub(in crate::server) current: Arc<Current>,
@@ -98,7 +100,7 @@ pub(in crate::server) async fn accept<S: HttpService>(
         match accepted {
             Ok((socket, peer)) => {
                 is_starved = false;
-                // Here, so that places are taken in the order of accepting.
+                // Before the task starts, so that places are taken in the order of accepting.
                 let place = acceptor.pending.enter();
                 tokio::spawn(serve(socket, peer, place, Arc::clone(&acceptor), phase.clone()));
             }

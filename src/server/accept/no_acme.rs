@@ -1,5 +1,5 @@
-//! Without the feature `acme` nothing is ever validated: the type has no value, and the branch of
-//! the handshake that asks for it no code.
+//! Replaces `acme.rs` in a build without the feature `acme`. The type has no value, so the
+//! handshake's branch for validations compiles to nothing.
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;

@@ -1,5 +1,5 @@
-//! The connections in their handshake: a bounded number, in two groups (silent, begun). The larger
-//! one loses its oldest first.
+//! A bounded number of connections in their handshake, in two groups (silent, begun). The oldest of
+//! the larger group is dropped first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The age before which the last few are not dropped for want of descriptors: an honest handshake
-/// is done by then.
+/// The age from which one of the last few may be dropped for want of descriptors: an honest
+/// handshake finishes sooner.
 const PROTECTED_AGE: Duration = Duration::from_millis(500);
 
-/// A bounded number of places. When all are taken, a new connection gets the place of the oldest
-/// of the larger group, so that neither silent connections nor stalled handshakes block a client:
-/// whichever flood it is, the other group keeps half of the places.
+/// A bounded number of places. When all are taken, a new connection gets the place of the oldest of
+/// the larger group, so that neither silent connections nor stalled handshakes block a client: a
+/// flood of one group leaves half of the places to the other.
 #[derive(Debug)]
 pub(crate) struct Pending {
     limit: usize,
@@ -58,8 +58,9 @@ impl Pending {
         Place { pending: Arc::clone(self), number, drop_signal }
     }
 
-    /// Drops the oldest eighth, where the machine has no descriptors for more; of a few, only one
-    /// that is old enough, as it is unknown whether another client waits. True if it dropped any.
+    /// Drops the oldest eighth, if the machine has no free descriptors. Of fewer than eight, drops
+    /// only one that is old enough, since it is unknown whether another client waits. True if it
+    /// dropped any.
     pub(in crate::server) fn drop_oldest(&self) -> bool {
         let mut places = self.places();
         let is_old_enough = |(since, _): &(Instant, _)| since.elapsed() >= PROTECTED_AGE;
@@ -95,7 +96,7 @@ impl Places {
 }
 
 impl Place {
-    /// Tells this connection from the silent ones.
+    /// Moves this connection from the silent group to the begun one.
     pub(in crate::server) fn mark_begun(&self) {
         let mut places = self.pending.places();
         if let Some(place) = places.silent.remove(&self.number) {

@@ -1,13 +1,13 @@
-//! What can be wrong with a PEM file, and the remedies.
+//! The errors of PEM files, with their remedies.
 
 use std::fmt;
 
-/// What is wrong with a file's content, where, and what to do about it.
+/// An error in a file's content, with its line and remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PemError {
     /// The line, counted from 1; `None` where the error concerns the whole file.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The kind of the error.
     pub kind: PemErrorKind,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for PemError {
 
 impl std::error::Error for PemError {}
 
-/// The closed list of what can be wrong with a PEM file.
+/// The closed list of the errors of a PEM file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PemErrorKind {
     /// It is larger than a trust file may be.

@@ -1,4 +1,4 @@
-//! Recognizes what people put into a PEM file that is not PEM, so that the remedy fits.
+//! Recognizes formats that are often mistaken for PEM, so that the remedy fits.
 
 use super::{BEGIN, DASHES, END, PemErrorKind};
 

@@ -34,7 +34,7 @@ enum Block {
 }
 
 /// The certificates of a file that holds nothing but certificates, each with the line it begins on,
-/// and everything that is wrong with the file.
+/// and all errors of the file.
 pub fn certificates(bytes: &[u8]) -> (Vec<(usize, CertificateDer<'static>)>, Vec<PemError>) {
     let mut pem = Pem::read(bytes);
     let mut found = Vec::new();
@@ -59,7 +59,7 @@ pub fn certificates(bytes: &[u8]) -> (Vec<(usize, CertificateDer<'static>)>, Vec
 /// The certificate chain of a server's PEM file, which may hold its key beside it.
 ///
 /// # Errors
-/// Everything that is wrong with the file.
+/// All errors of the file.
 pub fn chain(bytes: &[u8]) -> Result<Vec<(usize, CertificateDer<'static>)>, Vec<PemError>> {
     let mut pem = Pem::read(bytes);
     let found: Vec<_> = std::mem::take(&mut pem.blocks)
@@ -78,7 +78,7 @@ pub fn chain(bytes: &[u8]) -> Result<Vec<(usize, CertificateDer<'static>)>, Vec<
 /// The one private key of a server's PEM file, which may hold its certificates beside it.
 ///
 /// # Errors
-/// Everything that is wrong with the file.
+/// All errors of the file.
 pub fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Vec<PemError>> {
     let mut pem = Pem::read(bytes);
     let mut key = None;
@@ -178,7 +178,7 @@ impl Pem {
         }
     }
 
-    /// The error of a file that holds nothing of what is wanted.
+    /// The error of a file without the wanted block.
     fn nothing(&self, kind: PemErrorKind) -> PemError {
         match self.commented_out {
             Some(line) => PemError::at(line, PemErrorKind::CommentedOut),

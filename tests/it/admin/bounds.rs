@@ -86,7 +86,7 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     until_closed(&mut stream).await
 }
 
-/// The code with which the server says that it ends the connection.
+/// The code of the server's GOAWAY.
 pub async fn goaway(h2: &mut H2<TlsStream<TcpStream>>) -> Option<u32> {
     loop {
         match h2.receive().await {

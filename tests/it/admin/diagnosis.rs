@@ -118,7 +118,7 @@ fn check(files: &Files, more: &[&str]) -> Finished {
     files.run(&[&["check"], flags.as_slice(), more].concat())
 }
 
-/// One warning that says this, and nothing else wrong.
+/// Exactly one warning, with this text.
 fn warns(finished: &Finished, what: &str) {
     assert_eq!(finished.code, Some(0), "{finished}");
     let warnings = finished.stdout.lines().filter(|line| line.starts_with("warning: "));

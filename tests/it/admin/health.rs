@@ -57,7 +57,7 @@ fn readyz_fails_with_an_expired_server_certificate() {
 #[test]
 fn admin_port_has_its_own_bounds() {
     let site = AdminServer::new();
-    // More than it has room for, and none of them says a word.
+    // More connections than it has room for, all silent.
     let mut silent: Vec<_> = (0..100).map(|_| TcpStream::connect(site.admin).unwrap()).collect();
     assert_eq!(site.get("/livez").0, 200);
     let mut last = silent.pop().unwrap();

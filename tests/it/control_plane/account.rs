@@ -88,14 +88,14 @@ pub enum TakesEffect {
 pub struct Stage {
     pub name: String,
     pub deployment: String,
-    /// What GetStage says.
+    /// What GetStage returns.
     pub certificate: Option<String>,
     /// What the nodes present, since when.
     pub presented: Vec<(Instant, Option<String>)>,
 }
 
 impl Stage {
-    /// Has the nodes present what the stage says.
+    /// Has the nodes present the certificate of the stage.
     pub fn take_effect(&mut self) {
         if self.presented.last().map(|(_, certificate)| certificate) != Some(&self.certificate) {
             self.presented.push((Instant::now(), self.certificate.clone()));
@@ -171,7 +171,7 @@ impl Account {
         self.apis.get_mut(api)?.stages.get_mut(stage)
     }
 
-    /// The stages that say they present it, as `API/STAGE`.
+    /// The stages whose setting is this certificate, as `API/STAGE`.
     pub fn users(&self, certificate: &str) -> Vec<String> {
         let stages = self.apis.values().flat_map(|api| {
             api.stages.values().map(move |stage| (format!("{}/{}", api.id, stage.name), stage))

@@ -144,7 +144,7 @@ async fn slow_bodies() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; run by .ci/run against the release binary"]
 async fn clients_that_never_read() {
-    // They ask millions of times, and what the log says of each is kept here.
+    // They send millions of requests, and this test keeps the log.
     let fire = Fire::new(&["--write-timeout", "2s", "--access-log", "off"]);
     let address = fire.addr();
     fire.rounds(async |_| {

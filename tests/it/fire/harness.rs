@@ -30,7 +30,7 @@ const PACE: Duration = Duration::from_millis(10);
 /// The memory of a process is settled if it has not shrunk for this long.
 const SETTLED: Duration = Duration::from_millis(2500);
 
-/// How many times each test does the same, unless PORTCULLIS_ROUNDS says so. At least four.
+/// How many rounds each test has, unless PORTCULLIS_ROUNDS is set. At least four.
 const ROUNDS: usize = 10;
 
 /// By how much the memory after one round may differ from that after another, in KiB: 13.5 to 19.6 MiB

@@ -1,4 +1,4 @@
-//! Those who have not proved who they are.
+//! Clients that have not proved an identity.
 
 use std::net::SocketAddr;
 
@@ -116,14 +116,14 @@ async fn garbage_and_plain_http() {
 async fn a_client_hello_in_pieces() {
     let fire = Fire::new(&[]);
     let client = Client::from_pem(&PKI.a.cert, &PKI.a.key);
-    let by_octet = |record: &[u8]| record.chunks(1).map(<[u8]>::to_vec).collect();
+    let by_byte = |record: &[u8]| record.chunks(1).map(<[u8]>::to_vec).collect();
     let by_record = |record: &[u8]| {
         let (head, body) = record.split_at(5);
         let header = |length: usize| [&head[..3], &[0, length as u8]].concat();
         body.chunks(100).map(|piece| [header(piece.len()), piece.to_vec()].concat()).collect()
     };
-    type Cut = fn(&[u8]) -> Vec<Vec<u8>>;
-    let pieces: [Cut; 2] = [by_octet, by_record];
+    type Split = fn(&[u8]) -> Vec<Vec<u8>>;
+    let pieces: [Split; 2] = [by_byte, by_record];
     fire.rounds(async |watch| {
         for version in BOTH {
             for pieces in pieces {

@@ -17,7 +17,7 @@ struct Haproxy {
 }
 
 impl Haproxy {
-    /// In front of the server, with `send` as what it says of its clients.
+    /// In front of the server, with `send` as its PROXY protocol option.
     fn before(site: &Site, server: SocketAddr, send: &str) -> Self {
         // It names no port that the system chose, so one that was free a moment ago it is.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

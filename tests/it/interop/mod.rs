@@ -29,7 +29,7 @@ use tempfile::TempDir;
 /// How soon a change in the trust directory holds.
 const A_SECOND: Duration = Duration::from_secs(1);
 
-/// What a client made of its request: the response, or the words in which it says that there is none.
+/// The outcome of a client's request: the response, or the client's error message.
 type Outcome = Result<String, String>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]

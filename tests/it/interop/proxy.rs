@@ -22,7 +22,7 @@ fn fingerprint(credential: &Credential) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An application as a process of its own, which says what it has seen.
+/// An application as a process of its own, which reports the requests that it gets.
 struct Application {
     child: Child,
     port: u16,

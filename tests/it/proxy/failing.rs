@@ -108,7 +108,7 @@ async fn request_is_not_retried_once_a_response_has_begun() {
 
 #[tokio::test]
 async fn post_is_not_sent_on_a_closed_upstream_connection() {
-    // The application ends each connection right after its response, and says nothing of it.
+    // The application closes each connection right after its response, without `Connection: close`.
     let app = App::start(|_, _| {
         Reply::SendAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
     })

@@ -15,8 +15,8 @@ async fn site() -> (App, Front) {
     (app, front)
 }
 
-/// Each is refused, its connection ends, and the application has heard nothing; the one beside it,
-/// which differs in one thing, gets through.
+/// Each request is refused, its connection closes, and it does not reach the application. The one
+/// beside it, which differs in one thing, does.
 async fn assert_refused(expected: u16, cases: &[(&str, &str, &str)]) {
     for (what, bad, good) in cases {
         let (app, front) = site().await;

@@ -1,5 +1,5 @@
-//! Keeping current: promises 3, 5 and 6, in the cases that happen, each under the load of a client
-//! whose certificate stays and who must not lose one request.
+//! Reloads: promises 3, 5 and 6, each under the load of a client whose certificate stays and which
+//! must lose no request.
 
 mod removal;
 
@@ -66,7 +66,7 @@ async fn loaded() -> (Site, Server, Load) {
     site.trust("a.pem", &PKI.a.cert);
     site.trust("b.pem", &PKI.b.cert);
     let server = Server::start(site.config().trust(site.path("trust")).poll_interval(NEVER));
-    // The directories are watched when the first look is over.
+    // The directories are watched once the first scan is over.
     server.handle.reload().await;
     let load = Load::start(&server, &PKI.b);
     (site, server, load)

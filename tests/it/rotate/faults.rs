@@ -136,7 +136,7 @@ fn refusal_to_delete_names_the_stages() {
         fleet.plane.set(|settings| settings.in_use_is_bad_request = is_bad_request);
         let mut command = fleet.command(&[]);
         let child = spawn(&mut command);
-        // Another stage takes it up after the last look.
+        // Another stage presents it after the last scan.
         let is_tagged = || fleet.plane.count("TagResource") > 0;
         assert!(wait_for(ENDS, is_tagged), "never retired");
         fleet.plane.set_stage(&fleet.api, "late", Some(&fleet.old));

@@ -25,7 +25,7 @@ use serde_json::Value;
 /// Far longer than anything here should take: a longer wait is a failure.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Looks again and again until `condition` holds; says whether it did before the deadline.
+/// Polls until `condition` holds; true if it did before the deadline.
 pub fn wait_for(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;
     while !condition() {
@@ -117,7 +117,7 @@ impl Portcullis {
         Self { child, log, addr: nowhere }
     }
 
-    /// What the kernel tells of the process: a file of its directory in `/proc`.
+    /// A file of the process's directory in `/proc`.
     pub fn proc(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{name}", self.child.id()))
     }
@@ -154,7 +154,7 @@ impl Portcullis {
         lock(&self.log).lines.join("\n")
     }
 
-    /// Sends a signal, `TERM` or `HUP` say.
+    /// Sends a signal, for example `TERM` or `HUP`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
@@ -191,7 +191,7 @@ impl Drop for Portcullis {
     }
 }
 
-/// How a program ended and what it had to say.
+/// The exit code and the output of a program.
 #[derive(Debug)]
 pub struct Finished {
     pub code: Option<i32>,

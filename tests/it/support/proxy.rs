@@ -59,11 +59,11 @@ pub enum Reply {
     Send(Vec<u8>),
     /// Sends this and ends the connection.
     SendAndClose(Vec<u8>),
-    /// Answers before it has read the body.
+    /// Responds before it has read the body.
     Early(Vec<u8>),
     /// Ends the connection.
     Close,
-    /// Says nothing more.
+    /// Sends nothing more.
     Hang,
 }
 

@@ -51,7 +51,7 @@ impl Client {
     }
 }
 
-/// Presents what it has whatever the hints say, and remembers them.
+/// Presents its certificate whatever the hints are, and remembers them.
 #[derive(Debug)]
 struct Resolver(Option<Client>, Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -128,7 +128,7 @@ impl Connector {
         self
     }
 
-    /// What a client says first.
+    /// A ClientHello.
     pub fn hello(&self) -> Vec<u8> {
         let name = ServerName::try_from("localhost").unwrap();
         let client = rustls::ClientConnection::new(Arc::clone(&self.config), name);
