@@ -82,11 +82,11 @@ impl Cache {
     /// The same without a change: a directory that is not there is made by `serve`.
     pub(super) fn inspect(directory: &Path) -> Result<Self, Unusable> {
         let cache = Self { directory: directory.to_owned() };
-        cache.find_open_file()?;
+        cache.find_exposed_file()?;
         Ok(cache)
     }
 
-    fn find_open_file(&self) -> Result<(), Unusable> {
+    fn find_exposed_file(&self) -> Result<(), Unusable> {
         for path in [self.directory.clone(), self.pair(), self.path(ACCOUNT)] {
             let Ok(metadata) = fs::metadata(&path) else { continue };
             let mode = metadata.permissions().mode() & 0o7777;

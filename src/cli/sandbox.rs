@@ -27,7 +27,7 @@ pub(super) struct Access {
 
 /// The result, to be logged later: the sandbox comes before there is a log.
 #[derive(Debug)]
-pub(super) struct Entered {
+pub(super) struct SandboxOutcome {
     resolves: bool,
     grants: Grants,
     /// True if the kernel enforces every restriction; an error if it enforces none.
@@ -49,13 +49,13 @@ impl NotSandboxed {
 
 /// Takes every other access away from this thread, and from those that it starts later. It must run
 /// before there is a second thread.
-pub(super) fn enter(access: &Access) -> Entered {
+pub(super) fn enter(access: &Access) -> SandboxOutcome {
     let grants = Grants::new(access);
     let result = enforce(&grants);
-    Entered { resolves: access.resolves, grants, result }
+    SandboxOutcome { resolves: access.resolves, grants, result }
 }
 
-impl Entered {
+impl SandboxOutcome {
     /// Logs what the process can still do.
     pub(super) fn log(&self) {
         let resolves = self.resolves;

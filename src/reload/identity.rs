@@ -37,7 +37,7 @@ pub(super) struct IdentityFiles {
     good_digest: Option<Fingerprint>,
     good: Option<Arc<ServerIdentity>>,
     errors: Vec<Problem>,
-    open_key: Option<Problem>,
+    exposed_key: Option<Problem>,
 }
 
 impl IdentityFiles {
@@ -50,7 +50,7 @@ impl IdentityFiles {
             good_digest: None,
             good: None,
             errors: Vec::new(),
-            open_key: None,
+            exposed_key: None,
         }
     }
 
@@ -61,7 +61,7 @@ impl IdentityFiles {
 
     /// The problems of both files.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.errors.iter().chain(&self.open_key)
+        self.errors.iter().chain(&self.exposed_key)
     }
 
     /// Reads both files. A pair that does not load, or does not belong together, changes nothing.
@@ -86,7 +86,7 @@ impl IdentityFiles {
             return;
         };
         let is_example = is_example(key);
-        self.open_key = if is_example { None } else { self.find_open_key() };
+        self.exposed_key = if is_example { None } else { self.find_exposed_key() };
         let digests = [Fingerprint::of(certificate), Fingerprint::of(key)];
         let digest = Some(Fingerprint::of(&digests.map(|digest| *digest.as_bytes()).concat()));
         if self.digest == digest {
@@ -107,7 +107,7 @@ impl IdentityFiles {
     }
 
     /// A key that every user of the machine can read. Access for a group is deliberate.
-    fn find_open_key(&self) -> Option<Problem> {
+    fn find_exposed_key(&self) -> Option<Problem> {
         const OTHERS_READ: u32 = 0o004;
         let path = self.key.watched()?;
         let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;

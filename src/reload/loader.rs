@@ -162,7 +162,7 @@ impl Loader {
         let store = self.store(None);
         let is_expired = |validity: Validity| matches!(validity.at(now), ValidityState::Expired(_));
         if store.certificates().iter().all(|loaded| is_expired(loaded.certificate.validity())) {
-            return Err(NotStartable::NobodyTrusted);
+            return Err(NotStartable::NoValidTrust);
         }
         self.builder
             .make(1, Arc::new(store), identity, None)
@@ -213,7 +213,7 @@ pub enum NotStartable {
     /// The server's own certificate and key do not load.
     NoServerCertificate,
     /// No client certificate and no CA is usable.
-    NobodyTrusted,
+    NoValidTrust,
     /// The TLS library rejects the configuration.
     Tls(String),
 }
@@ -224,7 +224,7 @@ impl std::fmt::Display for NotStartable {
             Self::NoServerCertificate => {
                 write!(f, "the server's certificate and key do not load")
             }
-            Self::NobodyTrusted => write!(
+            Self::NoValidTrust => write!(
                 f,
                 "no client is trusted: give at least one client certificate or trust anchor that is \
                  not expired"

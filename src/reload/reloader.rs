@@ -234,9 +234,9 @@ impl Reload {
             self.current.first_chain_end().is_some_and(|end| end <= now.as_secs());
         // Most scans find nothing new, and a store of ten thousand certificates takes long to
         // build.
-        let is_as_before = before.store.consists_of(self.loader.loaded())
+        let is_unchanged = before.store.consists_of(self.loader.loaded())
             && generation::active(&before.store, now) == before.active;
-        if is_as_before && !has_new_identity && !has_chain_expired {
+        if is_unchanged && !has_new_identity && !has_chain_expired {
             return false;
         }
         let store = self.loader.store(Some(&before.store));
@@ -262,14 +262,14 @@ impl Reload {
         if has_new_identity {
             log_new_identity(&generation);
         }
-        let trusts_nobody = !generation.store.is_usable(now) && !change.is_nothing();
+        let trusts_no_client = !generation.store.is_usable(now) && !change.is_nothing();
         self.results.remember_removed(&change.removed, self.loader.builder.clock.now());
         let connections_ended = self.current.publish(generation, removes_any);
         change.log(number, connections_ended);
         if has_chain_expired {
             info!(generation = number, connections_ended, "chain_ended");
         }
-        if trusts_nobody {
+        if trusts_no_client {
             error!(
                 generation = number,
                 remedy = "put a client certificate that is valid now into a --trust path",

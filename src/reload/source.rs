@@ -27,7 +27,7 @@ pub(super) struct Source {
     /// The directory that the files were found in; `None` for a single file.
     directory: Option<DirectoryIdentity>,
     files: BTreeMap<PathBuf, TrustFile>,
-    passed_over: BTreeSet<PathBuf>,
+    ignored: BTreeSet<PathBuf>,
     /// The error of the path itself.
     error: Option<Problem>,
 }
@@ -39,7 +39,7 @@ impl Source {
             origin,
             directory: None,
             files: BTreeMap::new(),
-            passed_over: BTreeSet::new(),
+            ignored: BTreeSet::new(),
             error: None,
         }
     }
@@ -74,7 +74,7 @@ impl Source {
                 "put the certificates to trust into it",
             )
         });
-        let passed_over = self.passed_over.iter().map(|path| {
+        let ignored = self.ignored.iter().map(|path| {
             let remedy = "name it *.pem, *.crt or *.cer if it is to be trusted";
             Problem::warning(path, "passed over for its name", remedy)
         });
@@ -83,7 +83,7 @@ impl Source {
             .cloned()
             .chain(empty)
             .chain(self.files.values().flat_map(TrustFile::problems).cloned())
-            .chain(passed_over)
+            .chain(ignored)
     }
 
     /// Reads what has changed.
@@ -148,7 +148,7 @@ impl Source {
             self.files.append(&mut vanished);
             return again.map(|_| false);
         }
-        self.passed_over = listing.passed_over;
+        self.ignored = listing.ignored;
         let lost_everything = self.files.values().any(|file| !file.is_empty())
             && !files.values().any(|file| !file.is_empty() && !file.has_errors());
         if self.directory.as_ref() != Some(&identity) && lost_everything {
@@ -174,13 +174,13 @@ impl Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Listing {
     trusted: BTreeSet<PathBuf>,
-    passed_over: BTreeSet<PathBuf>,
+    ignored: BTreeSet<PathBuf>,
 }
 
 impl Listing {
     fn of(directory: &Path) -> io::Result<(DirectoryIdentity, Self)> {
         let identity = DirectoryIdentity::of(&fs::metadata(directory)?);
-        let mut listing = Self { trusted: BTreeSet::new(), passed_over: BTreeSet::new() };
+        let mut listing = Self { trusted: BTreeSet::new(), ignored: BTreeSet::new() };
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let (name, path) = (entry.file_name(), entry.path());
@@ -191,7 +191,7 @@ impl Listing {
             if matches!(extension, Some("pem" | "crt" | "cer")) {
                 listing.trusted.insert(path);
             } else if path.is_file() {
-                listing.passed_over.insert(path);
+                listing.ignored.insert(path);
             }
         }
         Ok((identity, listing))

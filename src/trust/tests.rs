@@ -66,26 +66,31 @@ fn pem_errors_name_the_line() {
     let cases: Vec<(&str, Vec<u8>, Option<usize>, PemErrorKind)> = vec![
         ("empty", vec![], None, PemErrorKind::NoCertificate),
         ("text", b"hello\n".to_vec(), None, PemErrorKind::NoCertificate),
-        ("cut", head.join("\n").into(), Some(1), PemErrorKind::Cut),
+        ("cut", head.join("\n").into(), Some(1), PemErrorKind::Truncated),
         (
             "cut, and another behind it",
             format!("{}\n{TWO}", head.join("\n")).into(),
             Some(1),
-            PemErrorKind::Cut,
+            PemErrorKind::Truncated,
         ),
         (
             "the second is cut",
             format!("{TWO}{}", head.join("\n")).into(),
             Some(TWO.lines().count() + 1),
-            PemErrorKind::Cut,
+            PemErrorKind::Truncated,
         ),
         (
             "cut within its end marker",
             ONE.trim_end().trim_end_matches("-----").into(),
             Some(1),
-            PemErrorKind::Cut,
+            PemErrorKind::Truncated,
         ),
-        ("cut within its first marker", b"-----BEGIN CERTIF".to_vec(), Some(1), PemErrorKind::Cut),
+        (
+            "cut within its first marker",
+            b"-----BEGIN CERTIF".to_vec(),
+            Some(1),
+            PemErrorKind::Truncated,
+        ),
         ("the head is missing", tail.join("\n").into(), Some(tail.len()), PemErrorKind::StrayEnd),
         ("bad base64", ONE.replacen("MII", "M*I", 1).into(), Some(2), PemErrorKind::BadBase64),
         (

@@ -28,14 +28,19 @@ fn ed25519() -> KeyPair {
     key(&PKCS_ED25519)
 }
 
-async fn is_in(server: &Server, client: &Client, what: &str) {
+async fn assert_accepted(server: &Server, client: &Client, what: &str) {
     for version in BOTH {
         let result = Connector::new(Some(client), version).ask(server.address).await;
         assert!(result.is_ok(), "{what}, {version:?}: {result:?}");
     }
 }
 
-async fn is_out(server: &Server, client: Option<&Client>, with: AlertDescription, what: &str) {
+async fn assert_rejected(
+    server: &Server,
+    client: Option<&Client>,
+    with: AlertDescription,
+    what: &str,
+) {
     for version in BOTH {
         let result = Connector::new(client, version).ask(server.address).await;
         assert_eq!(alert(&result), Some(with), "{what}, {version:?}: {result:?}");
@@ -77,20 +82,20 @@ async fn pinned_certificate_is_accepted_whatever_its_key_and_extensions() {
     }
     let server = site.serve();
     for (what, der, key) in &pinned {
-        is_in(&server, &Client::new(&[der], key), what).await;
+        assert_accepted(&server, &Client::new(&[der], key), what).await;
     }
 
-    is_out(&server, None, AlertDescription::CertificateRequired, "no certificate").await;
+    assert_rejected(&server, None, AlertDescription::CertificateRequired, "no certificate").await;
     let other = p256();
     let stranger = Shape::of(&other).der();
     let unknown = AlertDescription::UnknownCA;
-    is_out(&server, Some(&Client::new(&[stranger], &other)), unknown, "a stranger").await;
+    assert_rejected(&server, Some(&Client::new(&[stranger], &other)), unknown, "a stranger").await;
     let issued = Shape { signer: Some(rsa), ..Shape::of(&other) }.der();
     let issued = Client::new(&[&issued, &pinned[0].1], &other);
-    is_out(&server, Some(&issued), unknown, "issued by the key of a pinned one").await;
+    assert_rejected(&server, Some(&issued), unknown, "issued by the key of a pinned one").await;
     let again = Shape { serial: 7, ..Shape::of(rsa) }.der();
     let again = Client::new(&[again], rsa);
-    is_out(&server, Some(&again), unknown, "the same key in another certificate").await;
+    assert_rejected(&server, Some(&again), unknown, "the same key in another certificate").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,9 +120,10 @@ async fn certificate_without_its_key_is_rejected() {
     let certificate = Shape::of(&mine).der();
     site.trust("mine.pem", &pem(&certificate));
     let server = site.serve();
-    is_in(&server, &Client::new(&[&certificate], &mine), "with its key").await;
+    assert_accepted(&server, &Client::new(&[&certificate], &mine), "with its key").await;
     let thief = Client::new(&[&certificate], &yours);
-    is_out(&server, Some(&thief), AlertDescription::DecryptError, "with another key").await;
+    assert_rejected(&server, Some(&thief), AlertDescription::DecryptError, "with another key")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,8 +134,9 @@ async fn api_gateway_certificate_without_its_key_is_rejected() {
     let thief = Client::from_pem(&PKI.a.cert, &PKI.b.key);
     // Also when the key has been used before.
     for _ in 0..2 {
-        is_in(&server, &Client::from_pem(&PKI.a.cert, &PKI.a.key), "with its key").await;
-        is_out(&server, Some(&thief), AlertDescription::DecryptError, "with another key").await;
+        assert_accepted(&server, &Client::from_pem(&PKI.a.cert, &PKI.a.key), "with its key").await;
+        assert_rejected(&server, Some(&thief), AlertDescription::DecryptError, "with another key")
+            .await;
     }
 }
 
@@ -146,11 +153,15 @@ async fn two_thousand_certificates_of_one_subject_are_accepted() {
     }
     let server = site.serve();
     for serial in [0, 1, 999, 1000, 1998, 1999] {
-        is_in(&server, &Client::new(&[certificate(serial)], &keys[serial % 2]), "one of them")
-            .await;
+        assert_accepted(
+            &server,
+            &Client::new(&[certificate(serial)], &keys[serial % 2]),
+            "one of them",
+        )
+        .await;
     }
     let other = Client::new(&[certificate(2000)], &keys[0]);
-    is_out(&server, Some(&other), AlertDescription::UnknownCA, "one more").await;
+    assert_rejected(&server, Some(&other), AlertDescription::UnknownCA, "one more").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,14 +179,14 @@ async fn certificate_is_accepted_within_its_validity_period_without_a_reload() {
     site.clock.set(now - second);
     let server = site.serve();
     let ended = AlertDescription::CertificateExpired;
-    is_out(&server, Some(&client), ended, "a second before its time").await;
+    assert_rejected(&server, Some(&client), ended, "a second before its time").await;
     site.clock.set(now);
-    is_in(&server, &client, "from then on").await;
+    assert_accepted(&server, &client, "from then on").await;
     site.clock.set(now + 365 * DAY - second);
-    is_in(&server, &client, "in its last second").await;
+    assert_accepted(&server, &client, "in its last second").await;
     site.clock.set(now + 365 * DAY);
-    is_out(&server, Some(&client), ended, "at its end").await;
-    is_in(&server, &Client::new(&[always.der()], &key), "its neighbour").await;
+    assert_rejected(&server, Some(&client), ended, "at its end").await;
+    assert_accepted(&server, &Client::new(&[always.der()], &key), "its neighbour").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,29 +264,30 @@ async fn valid_client_chain_to_a_trust_anchor_is_accepted() {
     std::fs::write(site.path("ca/two.pem"), deep.root.pem()).unwrap();
     let server = Server::start(site.config().trust_ca(site.path("ca")));
 
-    is_in(&server, &ca.issue(|_| ()).0, "no EKU").await;
+    assert_accepted(&server, &ca.issue(|_| ()).0, "no EKU").await;
     let usages = |usages: &[ExtendedKeyUsagePurpose]| {
         let usages = usages.to_vec();
         move |params: &mut CertificateParams| params.extended_key_usages = usages
     };
     use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-    is_in(&server, &ca.issue(usages(&[ClientAuth])).0, "clientAuth").await;
-    is_in(&server, &ca.issue(usages(&[ServerAuth, ClientAuth])).0, "both").await;
+    assert_accepted(&server, &ca.issue(usages(&[ClientAuth])).0, "clientAuth").await;
+    assert_accepted(&server, &ca.issue(usages(&[ServerAuth, ClientAuth])).0, "both").await;
     let purpose = AlertDescription::UnsupportedCertificate;
-    is_out(&server, Some(&ca.issue(usages(&[ServerAuth])).0), purpose, "serverAuth only").await;
+    assert_rejected(&server, Some(&ca.issue(usages(&[ServerAuth])).0), purpose, "serverAuth only")
+        .await;
 
     let (five, chain) = deep.issue(|_| ());
     assert_eq!(chain.len(), 5);
-    is_in(&server, &five, "five certificates").await;
+    assert_accepted(&server, &five, "five certificates").await;
     let key = p256();
     let leaf = CertificateParams::default();
     let leaf = leaf.signed_by(&key, deep.intermediates.last().unwrap()).unwrap();
     let short = Client::new(&[leaf.der().to_vec()], &key);
-    is_out(&server, Some(&short), unknown, "without its intermediates").await;
-    is_out(&server, Some(&foreign.issue(|_| ()).0), unknown, "of another CA").await;
+    assert_rejected(&server, Some(&short), unknown, "without its intermediates").await;
+    assert_rejected(&server, Some(&foreign.issue(|_| ()).0), unknown, "of another CA").await;
     let anchor = Client::new(&[ca.root.der().to_vec()], ca.root.key());
-    is_out(&server, Some(&anchor), unknown, "the anchor itself").await;
-    is_out(&server, None, AlertDescription::CertificateRequired, "none").await;
+    assert_rejected(&server, Some(&anchor), unknown, "the anchor itself").await;
+    assert_rejected(&server, None, AlertDescription::CertificateRequired, "none").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,13 +297,13 @@ async fn pin_is_no_anchor_and_anchor_is_no_pin() {
     let anchor = Client::new(&[ca.root.der().to_vec()], ca.root.key());
     site.trust("ca.pem", &ca.root.pem());
     let pins = Server::start(site.config().trust(site.path("trust")));
-    is_in(&pins, &anchor, "the pin itself").await;
+    assert_accepted(&pins, &anchor, "the pin itself").await;
     let issued = ca.issue(|_| ()).0;
-    is_out(&pins, Some(&issued), AlertDescription::UnknownCA, "issued by it").await;
+    assert_rejected(&pins, Some(&issued), AlertDescription::UnknownCA, "issued by it").await;
     let config = site.config().trust(site.path("trust")).trust_ca(site.path("trust"));
     let both = Server::start(config);
-    is_in(&both, &anchor, "the pin, which is an anchor too").await;
-    is_in(&both, &issued, "issued by the anchor").await;
+    assert_accepted(&both, &anchor, "the pin, which is an anchor too").await;
+    assert_accepted(&both, &issued, "issued by the anchor").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,11 +323,11 @@ async fn stranger_beside_a_trust_anchor_is_unknown_certificate() {
         ("ended", Shape { from: ended - DAY, until: ended, ..Shape::of(&key) }),
     ] {
         let client = Client::new(&[shape.der()], &key);
-        is_out(&server, Some(&client), AlertDescription::UnknownCA, what).await;
+        assert_rejected(&server, Some(&client), AlertDescription::UnknownCA, what).await;
     }
     // Another CA of the same name.
     let namesake = Ca::new("ca", 0).issue(|_| ()).0;
-    is_out(&server, Some(&namesake), AlertDescription::UnknownCA, "of a namesake").await;
+    assert_rejected(&server, Some(&namesake), AlertDescription::UnknownCA, "of a namesake").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +346,7 @@ async fn chain_ends_at_its_earliest_not_after_and_so_do_its_sessions() {
         let result = Connector::new(Some(&client), version).ask(server.address).await;
         assert_eq!(alert(&result), Some(AlertDescription::CertificateExpired), "{version:?}");
         site.clock.set(SystemTime::now());
-        is_in(&server, &client, "before its end").await;
+        assert_accepted(&server, &client, "before its end").await;
     }
 }
 

@@ -81,7 +81,7 @@ struct Model {
     disk: Option<BTreeMap<usize, Content>>,
     /// Whether the directory is another than the active one.
     is_new: bool,
-    in_force: BTreeMap<usize, Trusted>,
+    active: BTreeMap<usize, Trusted>,
 }
 
 impl Model {
@@ -89,15 +89,15 @@ impl Model {
         let Some(disk) = &self.disk else { return };
         let has_something_good = disk.values().any(|content| matches!(content, Content::Good(_)));
         let loses =
-            self.in_force.iter().any(|(name, held)| !held.is_empty() && !disk.contains_key(name));
+            self.active.iter().any(|(name, held)| !held.is_empty() && !disk.contains_key(name));
         if self.is_new && loses && !has_something_good {
             return;
         }
-        let in_force = disk.iter().map(|(name, content)| match content {
+        let active = disk.iter().map(|(name, content)| match content {
             Content::Good(held) => (*name, held.clone()),
-            Content::Broken(_) => (*name, self.in_force.get(name).cloned().unwrap_or_default()),
+            Content::Broken(_) => (*name, self.active.get(name).cloned().unwrap_or_default()),
         });
-        self.in_force = in_force.collect();
+        self.active = active.collect();
         self.is_new = false;
     }
 
@@ -163,7 +163,7 @@ async fn follow(steps: Vec<Step>) {
         // A scan that starts by itself meanwhile is one more, of the same disk.
         server.handle.reload().await;
         for (index, connector) in connectors.iter().enumerate() {
-            let expected = model.in_force.values().any(|held| held.contains(&index));
+            let expected = model.active.values().any(|held| held.contains(&index));
             let result = connector.ask(server.address).await;
             let name = CREDENTIALS[index].name;
             assert_eq!(

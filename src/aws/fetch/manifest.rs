@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
 use super::failure::{Failure, Kind};
-use super::selection::Fate;
+use super::selection::UnselectedState;
 
 /// The manifest's name in the directory.
 const FILE: &str = ".portcullis-fetch.json";
@@ -70,21 +70,21 @@ impl Entry {
     /// remove it now, if any.
     pub(super) fn observe(
         &mut self,
-        fate: Fate,
+        state: UnselectedState,
         now: SystemTime,
         keep_for: Duration,
     ) -> Option<Removal> {
-        if fate != Fate::NotFound {
+        if state != UnselectedState::NotFound {
             self.polls_not_found = 0;
         }
-        match fate {
-            Fate::Unclear => None,
-            Fate::Retired => Some(Removal::Retired),
-            Fate::NotFound => {
+        match state {
+            UnselectedState::Unclear => None,
+            UnselectedState::Retired => Some(Removal::Retired),
+            UnselectedState::NotFound => {
                 self.polls_not_found = self.polls_not_found.saturating_add(1);
                 (self.polls_not_found >= POLLS_UNTIL_DELETED).then_some(Removal::Deleted)
             }
-            Fate::Unselected => {
+            UnselectedState::Unselected => {
                 let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 // A clock that was set back does not make it stay for longer than --keep-for.
                 let since = self.unselected_since.filter(|since| *since <= now).unwrap_or(now);
@@ -174,31 +174,37 @@ mod tests {
     #[test]
     fn unselected_certificate_stays_for_keep_for() {
         let mut entry = entry();
-        assert_eq!(entry.observe(Fate::Unselected, at(0), KEEP), None);
-        assert_eq!(entry.observe(Fate::Unclear, at(50), KEEP), None);
-        assert_eq!(entry.observe(Fate::Unselected, at(99), KEEP), None);
-        assert_eq!(entry.observe(Fate::Unselected, at(100), KEEP), Some(Removal::Unselected));
+        assert_eq!(entry.observe(UnselectedState::Unselected, at(0), KEEP), None);
+        assert_eq!(entry.observe(UnselectedState::Unclear, at(50), KEEP), None);
+        assert_eq!(entry.observe(UnselectedState::Unselected, at(99), KEEP), None);
+        assert_eq!(
+            entry.observe(UnselectedState::Unselected, at(100), KEEP),
+            Some(Removal::Unselected)
+        );
     }
 
     #[test]
     fn clock_that_is_set_back_starts_keep_for_again() {
         let mut entry = entry();
-        assert_eq!(entry.observe(Fate::Unselected, at(90), KEEP), None);
-        assert_eq!(entry.observe(Fate::Unselected, at(0), KEEP), None);
-        assert_eq!(entry.observe(Fate::Unselected, at(100), KEEP), Some(Removal::Unselected));
+        assert_eq!(entry.observe(UnselectedState::Unselected, at(90), KEEP), None);
+        assert_eq!(entry.observe(UnselectedState::Unselected, at(0), KEEP), None);
+        assert_eq!(
+            entry.observe(UnselectedState::Unselected, at(100), KEEP),
+            Some(Removal::Unselected)
+        );
     }
 
     #[test]
     fn deleted_certificate_goes_after_two_polls_in_a_row() {
         let mut entry = entry();
-        assert_eq!(entry.observe(Fate::NotFound, at(0), KEEP), None);
-        assert_eq!(entry.observe(Fate::Unselected, at(1), KEEP), None);
-        assert_eq!(entry.observe(Fate::NotFound, at(2), KEEP), None);
-        assert_eq!(entry.observe(Fate::NotFound, at(3), KEEP), Some(Removal::Deleted));
+        assert_eq!(entry.observe(UnselectedState::NotFound, at(0), KEEP), None);
+        assert_eq!(entry.observe(UnselectedState::Unselected, at(1), KEEP), None);
+        assert_eq!(entry.observe(UnselectedState::NotFound, at(2), KEEP), None);
+        assert_eq!(entry.observe(UnselectedState::NotFound, at(3), KEEP), Some(Removal::Deleted));
     }
 
     #[test]
     fn retired_certificate_goes_at_once() {
-        assert_eq!(entry().observe(Fate::Retired, at(0), KEEP), Some(Removal::Retired));
+        assert_eq!(entry().observe(UnselectedState::Retired, at(0), KEEP), Some(Removal::Retired));
     }
 }

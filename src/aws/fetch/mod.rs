@@ -112,7 +112,7 @@ impl Fetcher {
         now: SystemTime,
     ) -> Result<Report, Failure> {
         let before = manifest.clone();
-        let Selection { selected, fates, mut failures } = selection;
+        let Selection { selected, unselected_states, mut failures } = selection;
         let mut report = Report::default();
         let mut ids = BTreeSet::new();
         for found in selected {
@@ -138,8 +138,10 @@ impl Fetcher {
             let before = manifest.clone();
             let mut candidates = Vec::new();
             for (id, entry) in &mut manifest.certificates {
-                let Some(fate) = fates.get(id).filter(|_| !ids.contains(id)) else { continue };
-                if let Some(reason) = entry.observe(*fate, now, self.keep_for) {
+                let Some(state) = unselected_states.get(id).filter(|_| !ids.contains(id)) else {
+                    continue;
+                };
+                if let Some(reason) = entry.observe(*state, now, self.keep_for) {
                     let file = self.directory.file_of(id)?;
                     let content = self.directory.content(&file)?;
                     candidates.push(Candidate { id: id.clone(), file, reason, content });

@@ -221,18 +221,18 @@ impl Account {
         ids.extend(
             self.presented().filter(|id| self.certificates.contains_key(*id)).map(str::to_owned),
         );
-        let fate = |id: &String| match self.certificates.get(id) {
-            _ if self.not_found.contains(id) => Fate::NotFound,
-            Some(found) if found.tags.is_some() && self.is_retired(id) => Fate::Retired,
-            Some(found) if found.tags.is_some() => Fate::Unselected,
-            _ => Fate::Unclear,
+        let state = |id: &String| match self.certificates.get(id) {
+            _ if self.not_found.contains(id) => UnselectedState::NotFound,
+            Some(found) if found.tags.is_some() && self.is_retired(id) => UnselectedState::Retired,
+            Some(found) if found.tags.is_some() => UnselectedState::Unselected,
+            _ => UnselectedState::Unclear,
         };
         let known = self.certificates.keys().chain(&self.not_found);
-        let fates =
-            known.filter(|id| !ids.contains(*id)).map(|id| (id.clone(), fate(id))).collect();
+        let unselected_states =
+            known.filter(|id| !ids.contains(*id)).map(|id| (id.clone(), state(id))).collect();
         let selected =
             self.certificates.into_values().filter(|found| ids.contains(&found.id)).collect();
-        Selection { selected, fates, failures }
+        Selection { selected, unselected_states, failures }
     }
 }
 
@@ -241,14 +241,14 @@ impl Account {
 pub(super) struct Selection {
     pub(super) selected: Vec<ClientCertificate>,
     /// What is known of ids that are not selected; an id without an entry is unclear.
-    pub(super) fates: BTreeMap<String, Fate>,
+    pub(super) unselected_states: BTreeMap<String, UnselectedState>,
     /// Selectors that select nothing. While there is one, nothing is removed.
     pub(super) failures: Vec<Failure>,
 }
 
 /// What is known of a certificate that is not selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum UnselectedState {
     Unselected,
     Retired,
     NotFound,

@@ -63,7 +63,7 @@ fn retired_certificate_is_not_selected_unless_a_named_stage_presents_it() {
         let account = account(certificates, &[("api/prod", presents("b"))]);
         let selection = account.select(&selectors);
         assert_eq!(ids(&selection), ["b"], "{selectors:?}");
-        assert_eq!(selection.fates["a"], Fate::Retired);
+        assert_eq!(selection.unselected_states["a"], UnselectedState::Retired);
     }
     let account = account(certificates, &[("api/prod", presents("a"))]);
     assert_eq!(ids(&account.select(&[stage("api/prod")])), ["a", "b"]);
@@ -100,5 +100,8 @@ fn selector_that_selects_nothing_is_named_and_the_others_count() {
 fn certificate_without_readable_tags_is_unclear() {
     let mut account = account(&[("a", &[]), ("b", &[])], &[("api/prod", presents("a"))]);
     account.certificates.get_mut("b").unwrap().tags = None;
-    assert_eq!(account.select(&[stage("api/prod")]).fates["b"], Fate::Unclear);
+    assert_eq!(
+        account.select(&[stage("api/prod")]).unselected_states["b"],
+        UnselectedState::Unclear
+    );
 }

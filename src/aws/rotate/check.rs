@@ -17,9 +17,9 @@ pub(super) async fn run(
     plane: &ControlPlane,
     display: &Display,
 ) -> Result<ExitCode, Stop> {
-    let look = replicas::look(&options.replicas).await;
+    let scan = replicas::scan(&options.replicas).await;
     let (mut lines, mut objects) = (Vec::new(), Vec::new());
-    let mut is_good = look.failures.is_empty();
+    let mut is_good = scan.failures.is_empty();
     let mut is_usage = false;
     for name in &options.stages {
         let stage = plane.stage(name).await?;
@@ -44,7 +44,7 @@ pub(super) async fn run(
         let fingerprint = fingerprint.unwrap_or_default();
         let left = certificate.expires.map(|end| days_left(end, SystemTime::now()));
         let is_ended = certificate.expires.is_none_or(|end| end <= SystemTime::now());
-        let distrusting: Vec<_> = look
+        let distrusting: Vec<_> = scan
             .replicas
             .iter()
             .filter(|replica| !replica.trusts(&fingerprint))
@@ -53,21 +53,21 @@ pub(super) async fn run(
         let days = left.map_or("an unknown number of".to_owned(), |left| left.to_string());
         let trust = match (options.replicas.is_empty(), distrusting.is_empty()) {
             (true, _) => "no replica was asked (--replicas)".to_owned(),
-            (false, true) if look.replicas.len() == 1 => "1 replica trusts it".to_owned(),
-            (false, true) => format!("{} replicas trust it", look.replicas.len()),
+            (false, true) if scan.replicas.len() == 1 => "1 replica trusts it".to_owned(),
+            (false, true) => format!("{} replicas trust it", scan.replicas.len()),
             (false, false) => format!("{} does not trust it", distrusting.join(", ")),
         };
         is_good &= distrusting.is_empty() && !is_ended;
         lines.push(format!("{name} presents {id}, which ends in {days} days; {trust}"));
         let is_trusted = (!options.replicas.is_empty())
-            .then_some(distrusting.is_empty() && look.failures.is_empty());
+            .then_some(distrusting.is_empty() && scan.failures.is_empty());
         objects.push(json!({
             "stage": shown, "certificate": id, "fingerprint": fingerprint, "days_left": left,
             "trusted_by_all": is_trusted, "not_trusted_by": distrusting,
         }));
     }
-    lines.extend(look.failures.iter().map(|failure| format!("{failure} (it does not respond)")));
-    let object = json!({"event": "check", "stages": objects, "not_responding": look.failures});
+    lines.extend(scan.failures.iter().map(|failure| format!("{failure} (it does not respond)")));
+    let object = json!({"event": "check", "stages": objects, "not_responding": scan.failures});
     display.report(&lines, &object);
     Ok(match (is_usage, is_good) {
         (true, _) => ExitCode::from(2),

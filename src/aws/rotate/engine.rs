@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 
 use super::display::{Display, Step};
-use super::plan::{self, Plan, Rotation, Wish};
-use super::replicas::{self, Look};
+use super::plan::{self, Plan, PlanOptions, Rotation};
+use super::replicas::{self, FleetScan};
 use super::trust_dir::{TrustDir, parse_one};
 use super::{Active, Options, Stop, read};
 use crate::aws::control_plane::{ClientCertificate, Stage};
@@ -17,7 +17,7 @@ use crate::aws::{ControlPlane, ErrorKind, RETIRED, ROLLED_BACK, StageName, Tags}
 use crate::trust::Fingerprint;
 
 /// How often a replica that does not respond is asked before anything is generated.
-const FIRST_LOOKS: u32 = 3;
+const FIRST_SCANS: u32 = 3;
 
 /// One run.
 pub(crate) struct Engine<'a> {
@@ -29,7 +29,7 @@ pub(crate) struct Engine<'a> {
 
 /// The old or the new certificate of a rotation.
 #[derive(Clone, Debug)]
-pub(super) struct Side {
+pub(super) struct RotationCertificate {
     pub(super) id: String,
     pub(super) pem: String,
     pub(super) fingerprint: Fingerprint,
@@ -37,7 +37,7 @@ pub(super) struct Side {
     pub(super) is_retired: bool,
 }
 
-impl Side {
+impl RotationCertificate {
     pub(super) fn of(certificate: &ClientCertificate) -> Result<Self, Stop> {
         let parsed = parse_one(&certificate.pem).ok_or_else(|| {
             Stop::new(
@@ -85,7 +85,7 @@ impl<'a> Engine<'a> {
                 "without --roll-back, rotate to a new one",
             ));
         }
-        let from = Side::of(&rotation.from)?;
+        let from = RotationCertificate::of(&rotation.from)?;
         let is_presented =
             stages.iter().any(|stage| stage.client_certificate.as_ref() == Some(&from.id));
         if !is_presented && self.is_deleted(&from.id).await? {
@@ -107,7 +107,7 @@ impl<'a> Engine<'a> {
             self.begin_roll_back(&rotation).await?;
         }
         let (to, surplus) = match &rotation.to {
-            Some(to) => (Side::of(to)?, rotation.surplus.clone()),
+            Some(to) => (RotationCertificate::of(to)?, rotation.surplus.clone()),
             None => {
                 let presented = read::presented(&everywhere);
                 let (to, lost) = self.generate(&rotation.from, &presented).await?;
@@ -136,9 +136,9 @@ impl<'a> Engine<'a> {
         Ok(stages)
     }
 
-    fn wish(&self) -> Wish {
+    fn plan_options(&self) -> PlanOptions {
         let Options { renew_before, roll_back, .. } = *self.options;
-        Wish { renew_before, roll_back, now: SystemTime::now() }
+        PlanOptions { renew_before, roll_back, now: SystemTime::now() }
     }
 
     async fn plan(&self, stages: &[Stage]) -> Result<Plan, Stop> {
@@ -146,7 +146,7 @@ impl<'a> Engine<'a> {
         let deadline = Instant::now() + read::SETTLE;
         loop {
             let certificates = read::certificates(self.plane).await?;
-            let planned = plan::plan(stages, &certificates, &presented, &self.wish());
+            let planned = plan::plan(stages, &certificates, &presented, &self.plan_options());
             match planned {
                 // A list that lags does not hold what a stage presents.
                 Err(stop) if !stop.is_usage && Instant::now() < deadline => {
@@ -168,7 +168,7 @@ impl<'a> Engine<'a> {
         }
         let certificates = read::certificates(self.plane).await?;
         let presented = read::presented(everywhere);
-        match plan::plan(stages, &certificates, &presented, &self.wish())? {
+        match plan::plan(stages, &certificates, &presented, &self.plan_options())? {
             Plan::Rotate(rotation) => Ok(rotation),
             _ => Ok(Rotation { surplus: Vec::new(), ..first }),
         }
@@ -186,13 +186,13 @@ impl<'a> Engine<'a> {
     }
 
     /// Every replica must respond, and trust what the stages present.
-    async fn check_replicas(&self, presented: Option<&Side>) -> Result<usize, Stop> {
-        let mut looks = 1;
+    async fn check_replicas(&self, presented: Option<&RotationCertificate>) -> Result<usize, Stop> {
+        let mut scans = 1;
         loop {
-            let look = self.look().await;
-            if look.failures.is_empty() {
+            let scan = self.scan().await;
+            if scan.failures.is_empty() {
                 let distrusts = presented.and_then(|side| {
-                    look.replicas.iter().find(|replica| !replica.trusts(&side.fingerprint_text))
+                    scan.replicas.iter().find(|replica| !replica.trusts(&side.fingerprint_text))
                 });
                 return match (distrusts, presented) {
                     (Some(replica), Some(side)) => Err(Stop::new(
@@ -202,13 +202,13 @@ impl<'a> Engine<'a> {
                         ),
                         "bring its trust files in step first",
                     )),
-                    _ => Ok(look.replicas.len()),
+                    _ => Ok(scan.replicas.len()),
                 };
             }
-            if looks == FIRST_LOOKS {
-                return Err(not_responding(&look));
+            if scans == FIRST_SCANS {
+                return Err(not_responding(&scan));
             }
-            looks += 1;
+            scans += 1;
             sleep(Duration::from_secs(1).min(self.options.timeout)).await;
         }
     }
@@ -229,8 +229,8 @@ impl<'a> Engine<'a> {
 
     async fn trust(
         &self,
-        to: &Side,
-        from: Option<&Side>,
+        to: &RotationCertificate,
+        from: Option<&RotationCertificate>,
         dir: Option<&TrustDir>,
         surplus: &[ClientCertificate],
     ) -> Result<(), Stop> {
@@ -240,12 +240,12 @@ impl<'a> Engine<'a> {
         }
         for one in surplus {
             if let Some(dir) = dir {
-                dir.remove_certificate(Side::of(one)?.fingerprint, to.fingerprint)?;
+                dir.remove_certificate(RotationCertificate::of(one)?.fingerprint, to.fingerprint)?;
             }
             self.plane.delete_certificate(&one.id).await?;
         }
-        let trusted = self.look_until(self.options.timeout, |look| {
-            for replica in &look.replicas {
+        let trusted = self.scan_until(self.options.timeout, |scan| {
+            for replica in &scan.replicas {
                 let address = replica.address;
                 if !replica.accepts(&to.fingerprint_text) {
                     return Err(format!("http://{address} does not trust {} yet", to.id));
@@ -266,24 +266,24 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    pub(super) async fn look(&self) -> Look {
-        replicas::look(&self.options.replicas).await
+    pub(super) async fn scan(&self) -> FleetScan {
+        replicas::scan(&self.options.replicas).await
     }
 
     /// Reads the replicas until all respond and `judge` succeeds; after `limit` returns what is
     /// missing.
-    pub(super) async fn look_until(
+    pub(super) async fn scan_until(
         &self,
         limit: Duration,
-        mut judge: impl FnMut(&Look) -> Result<(), String>,
+        mut judge: impl FnMut(&FleetScan) -> Result<(), String>,
     ) -> Result<(), String> {
         let end = Instant::now() + limit;
         loop {
-            let look = self.look().await;
-            let judged = match look.failures.first() {
+            let scan = self.scan().await;
+            let judged = match scan.failures.first() {
                 // What the others report counts all the same.
-                Some(failure) => judge(&look).and(Err(format!("{failure} (it does not respond)"))),
-                None => judge(&look),
+                Some(failure) => judge(&scan).and(Err(format!("{failure} (it does not respond)"))),
+                None => judge(&scan),
             };
             let Err(waits_for) = judged else { return Ok(()) };
             if Instant::now() >= end {
@@ -309,9 +309,9 @@ pub(super) fn pause(limit: Duration) -> Duration {
     (limit / 100).clamp(Duration::from_millis(100), Duration::from_secs(2))
 }
 
-fn not_responding(look: &Look) -> Stop {
+fn not_responding(scan: &FleetScan) -> Stop {
     Stop::new(
-        format!("a replica does not respond: {}", look.failures.join("; ")),
+        format!("a replica does not respond: {}", scan.failures.join("; ")),
         "start it, or take it out of --replicas if it serves no requests",
     )
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Stop;
 use super::display::Step;
-use super::engine::{Engine, Side};
+use super::engine::{Engine, RotationCertificate};
 use super::plan::{successors, winner};
 use super::read;
 use crate::aws::control_plane::ClientCertificate;
@@ -24,7 +24,7 @@ impl Engine<'_> {
         &self,
         from: &ClientCertificate,
         presented: &BTreeSet<String>,
-    ) -> Result<(Side, Vec<ClientCertificate>), Stop> {
+    ) -> Result<(RotationCertificate, Vec<ClientCertificate>), Stop> {
         self.display.start(Step::Generate, &format!("generates the successor of {}", from.id));
         let mut attempt = 1;
         // An earlier run's certificate, or that of a call whose response was lost, is in the list.
@@ -65,7 +65,7 @@ impl Engine<'_> {
         let lost = usable(&list, from).filter(|one| one.id != chosen.id);
         let lost = lost.filter(|one| !presented.contains(&one.id)).cloned().collect();
         self.display.finish(&format!("{} replaces {}", chosen.id, from.id));
-        Ok((Side::of(chosen)?, lost))
+        Ok((RotationCertificate::of(chosen)?, lost))
     }
 
     /// Reads the list for [`read::SETTLE`], and longer until it holds `expected`; returns every certificate

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
-use super::engine::{Engine, Side};
+use super::engine::{Engine, RotationCertificate};
 use super::plan::{Plan, Rotation};
 use crate::aws::StageName;
 use crate::aws::control_plane::{ClientCertificate, Stage};
@@ -70,7 +70,12 @@ impl Engine<'_> {
         self.display.report(&lines, &object);
     }
 
-    pub(super) fn show_done(&self, rotation: &Rotation, from: &Side, to: &Side) {
+    pub(super) fn show_done(
+        &self,
+        rotation: &Rotation,
+        from: &RotationCertificate,
+        to: &RotationCertificate,
+    ) {
         let names: Vec<_> = self.options.stages.iter().map(ToString::to_string).collect();
         let line = format!("done: {} presents {}; {} is deleted", names.join(", "), to.id, from.id);
         let action = if rotation.is_roll_back { "roll_back" } else { "rotate" };

@@ -34,7 +34,7 @@ pub(crate) enum Plan {
 
 /// The options that a plan depends on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct PlanOptions {
     pub(crate) renew_before: Duration,
     pub(crate) roll_back: bool,
     pub(crate) now: SystemTime,
@@ -45,7 +45,7 @@ pub(crate) fn plan(
     stages: &[Stage],
     certificates: &[ClientCertificate],
     presented: &BTreeSet<String>,
-    wish: &Wish,
+    plan_options: &PlanOptions,
 ) -> Result<Plan, Stop> {
     let mut ids = BTreeSet::new();
     for stage in stages {
@@ -59,9 +59,9 @@ pub(crate) fn plan(
     };
     let Some((old, new)) = pair else {
         let id = ids.first().copied().unwrap_or_default();
-        return account.without_pair(id, wish);
+        return account.without_pair(id, plan_options);
     };
-    let is_rolled_back = new.tag(ROLLED_BACK).is_some() || wish.roll_back;
+    let is_rolled_back = new.tag(ROLLED_BACK).is_some() || plan_options.roll_back;
     let surplus = account.surplus(&old.id, Some(&new.id));
     let (from, to) = if is_rolled_back { (new, old) } else { (old, new) };
     Ok(Plan::Rotate(Rotation {
@@ -144,9 +144,9 @@ impl<'a> Account<'a> {
         Ok(rolled_back.or_else(|| winner(usable, self.presented)).map(|new| (own, new)))
     }
 
-    fn without_pair(&self, id: &str, wish: &Wish) -> Result<Plan, Stop> {
+    fn without_pair(&self, id: &str, plan_options: &PlanOptions) -> Result<Plan, Stop> {
         let Some(own) = self.find(id) else { return Ok(Plan::NothingToRollBack) };
-        if wish.roll_back {
+        if plan_options.roll_back {
             return match own.tag(REPLACES) {
                 Some(old) => Err(Stop::new(
                     format!(
@@ -157,8 +157,8 @@ impl<'a> Account<'a> {
                 None => Ok(Plan::NothingToRollBack),
             };
         }
-        let left = own.expires.and_then(|expires| expires.duration_since(wish.now).ok());
-        if left.is_some_and(|left| left > wish.renew_before) {
+        let left = own.expires.and_then(|expires| expires.duration_since(plan_options.now).ok());
+        if left.is_some_and(|left| left > plan_options.renew_before) {
             return Ok(Plan::NothingToDo { presented: own.clone() });
         }
         let surplus = self.surplus(id, None);

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use super::Stop;
-use super::plan::{Plan, Rotation, Wish, plan, unnamed, winner};
+use super::plan::{Plan, PlanOptions, Rotation, plan, unnamed, winner};
 use crate::aws::control_plane::{ClientCertificate, Stage};
 use crate::aws::{REPLACES, RETIRED, ROLLED_BACK};
 
@@ -42,7 +42,7 @@ fn decide(
     let presented: BTreeSet<_> =
         stages.iter().filter_map(|stage| stage.client_certificate.clone()).collect();
     let renew_before = Duration::from_secs(60 * DAY);
-    plan(stages, certificates, &presented, &Wish { renew_before, roll_back, now: now() })
+    plan(stages, certificates, &presented, &PlanOptions { renew_before, roll_back, now: now() })
 }
 
 fn ids(plan: Result<Plan, Stop>) -> (String, Option<String>, bool, Vec<String>) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Stop;
 use super::display::Step;
-use super::engine::{Engine, Side};
+use super::engine::{Engine, RotationCertificate};
 use crate::aws::control_plane::Resource;
 
 /// How long the replicas may take to count the probe's handshake.
@@ -65,7 +65,7 @@ fn fits(resource: &str, path: &str) -> bool {
 
 impl Engine<'_> {
     /// Has each API call the application once with the new certificate.
-    pub(super) async fn try_it(&self, probe: &Probe, to: &Side) -> Result<(), Stop> {
+    pub(super) async fn try_it(&self, probe: &Probe, to: &RotationCertificate) -> Result<(), Stop> {
         self.display
             .start(Step::Try, &format!("calls {} {} with {}", probe.method, probe.path, to.id));
         for api in self.apis() {
@@ -80,7 +80,7 @@ impl Engine<'_> {
                 true => probe.method.as_str(),
                 false => "ANY",
             };
-            let before = self.look().await;
+            let before = self.scan().await;
             let handshakes = |instance: &str| {
                 let known = before.replicas.iter().find(|replica| replica.instance == instance);
                 let counters = known.and_then(|replica| replica.trusted.get(&to.fingerprint_text));
@@ -89,8 +89,8 @@ impl Engine<'_> {
             let tried =
                 self.plane.test_invoke(&api, &resource.id, method, &probe.path, &to.id).await?;
             let counted = self
-                .look_until(COUNTED.min(self.options.timeout), |look| {
-                    let is_counted = look.replicas.iter().any(|replica| {
+                .scan_until(COUNTED.min(self.options.timeout), |scan| {
+                    let is_counted = scan.replicas.iter().any(|replica| {
                         let counters = replica.trusted.get(&to.fingerprint_text);
                         counters.is_some_and(|own| own.handshakes > handshakes(&replica.instance))
                     });

@@ -89,7 +89,7 @@ pub(crate) struct Counters {
 
 /// The result of one scan of all replicas.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Look {
+pub(crate) struct FleetScan {
     /// Each process once.
     pub(crate) replicas: Vec<Replica>,
     /// A replica and why it did not respond.
@@ -123,8 +123,8 @@ struct Api {
 }
 
 /// Reads `/status` at every address of every URL.
-pub(crate) async fn look(urls: &[ReplicaUrl]) -> Look {
-    let mut look = Look::default();
+pub(crate) async fn scan(urls: &[ReplicaUrl]) -> FleetScan {
+    let mut scan = FleetScan::default();
     let mut addresses = BTreeSet::new();
     for url in urls {
         let found = timeout(TIMEOUT, lookup_host((url.host.as_str(), url.port))).await;
@@ -134,11 +134,11 @@ pub(crate) async fn look(urls: &[ReplicaUrl]) -> Look {
                 let found: Vec<_> = found.collect();
                 addresses.extend(found.iter().copied());
                 if found.is_empty() && addresses.len() == before {
-                    look.failures.push(format!("{url}: the name has no address"));
+                    scan.failures.push(format!("{url}: the name has no address"));
                 }
             }
-            Ok(Err(error)) => look.failures.push(format!("{url}: {error}")),
-            Err(error) => look.failures.push(format!("{url}: {error}")),
+            Ok(Err(error)) => scan.failures.push(format!("{url}: {error}")),
+            Err(error) => scan.failures.push(format!("{url}: {error}")),
         }
     }
     let asked: Vec<_> = addresses
@@ -155,13 +155,13 @@ pub(crate) async fn look(urls: &[ReplicaUrl]) -> Look {
         match status {
             // One process may have several addresses.
             Ok(replica) if instances.insert(replica.instance.clone()) => {
-                look.replicas.push(replica)
+                scan.replicas.push(replica)
             }
             Ok(_) => {}
-            Err(error) => look.failures.push(format!("http://{address}: {error}")),
+            Err(error) => scan.failures.push(format!("http://{address}: {error}")),
         }
     }
-    look
+    scan
 }
 
 async fn status(address: SocketAddr) -> Result<Replica, String> {

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Stop;
 use super::display::Step;
-use super::engine::{Engine, Side};
+use super::engine::{Engine, RotationCertificate};
 use super::switch::presented_elsewhere;
 use super::trust_dir::TrustDir;
 use super::{plan, read};
@@ -14,8 +14,8 @@ impl Engine<'_> {
     /// Tags it, removes it from every replica, deletes it.
     pub(super) async fn retire(
         &self,
-        from: &Side,
-        to: &Side,
+        from: &RotationCertificate,
+        to: &RotationCertificate,
         dir: Option<&TrustDir>,
     ) -> Result<(), Stop> {
         self.display.start(Step::Retire, &format!("removes and deletes {}", from.id));
@@ -23,8 +23,8 @@ impl Engine<'_> {
         if !users.is_empty() {
             return Err(presented_elsewhere(&users, &from.id));
         }
-        let trusted = self.look_until(self.options.timeout, |look| {
-            let distrusts = look.replicas.iter().find(|one| !one.trusts(&to.fingerprint_text));
+        let trusted = self.scan_until(self.options.timeout, |scan| {
+            let distrusts = scan.replicas.iter().find(|one| !one.trusts(&to.fingerprint_text));
             distrusts.map_or(Ok(()), |one| {
                 Err(format!("http://{} does not trust {}", one.address, to.id))
             })
@@ -46,8 +46,8 @@ impl Engine<'_> {
         if let Some(dir) = dir {
             dir.remove_certificate(from.fingerprint, to.fingerprint)?;
         }
-        let gone = self.look_until(self.options.timeout, |look| {
-            let trusting = look.replicas.iter().find_map(|replica| {
+        let gone = self.scan_until(self.options.timeout, |scan| {
+            let trusting = scan.replicas.iter().find_map(|replica| {
                 Some((replica.address, replica.trusted.get(&from.fingerprint_text)?))
             });
             trusting.map_or(Ok(()), |(address, counters)| {

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::Stop;
 use super::display::Step;
-use super::engine::{Engine, Side, pause};
+use super::engine::{Engine, RotationCertificate, pause};
 use super::track::{ApiTracker, QuietTracker};
 use crate::aws::control_plane::Stage;
 use crate::aws::{ErrorKind, StageName};
@@ -57,8 +57,8 @@ impl Engine<'_> {
     pub(super) async fn switch_and_wait(
         &self,
         stages: &[Stage],
-        from: &Side,
-        to: &Side,
+        from: &RotationCertificate,
+        to: &RotationCertificate,
         unnamed: &[StageName],
     ) -> Result<(), Stop> {
         self.display.start(Step::Switch, &format!("the stages present {}", to.id));
@@ -127,7 +127,12 @@ impl Engine<'_> {
     }
 
     /// Waits until the traffic has followed; sets the deployments again where it has not.
-    async fn follow(&self, traffic: &mut Traffic, from: &Side, to: &Side) -> Result<(), Stop> {
+    async fn follow(
+        &self,
+        traffic: &mut Traffic,
+        from: &RotationCertificate,
+        to: &RotationCertificate,
+    ) -> Result<(), Stop> {
         if self.has_followed(traffic).await {
             return Ok(());
         }
@@ -183,13 +188,18 @@ impl Engine<'_> {
     }
 
     async fn observe(&self, traffic: &mut Traffic) {
-        let look = self.look().await;
+        let scan = self.scan().await;
         let now = Instant::now();
-        traffic.to.observe(&look.replicas, now);
-        traffic.from.observe(&look.replicas, now);
+        traffic.to.observe(&scan.replicas, now);
+        traffic.from.observe(&scan.replicas, now);
     }
 
-    async fn quiet(&self, traffic: &mut Traffic, from: &Side, to: &Side) -> Result<(), Stop> {
+    async fn quiet(
+        &self,
+        traffic: &mut Traffic,
+        from: &RotationCertificate,
+        to: &RotationCertificate,
+    ) -> Result<(), Stop> {
         let text = |duration: Duration| {
             humantime::format_duration(Duration::from_millis(
                 u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -202,12 +212,12 @@ impl Engine<'_> {
         let mut quiet = QuietTracker::of(&from.fingerprint_text);
         let end = Instant::now() + self.options.quiet_timeout;
         loop {
-            let look = self.look().await;
+            let scan = self.scan().await;
             let now = Instant::now();
-            let lasted = quiet.observe(&look.replicas, now);
-            traffic.to.observe(&look.replicas, now);
+            let lasted = quiet.observe(&scan.replicas, now);
+            traffic.to.observe(&scan.replicas, now);
             let unseen = traffic.unseen();
-            let waits_for = match (look.failures.first(), unseen.is_empty(), lasted >= quiet_for) {
+            let waits_for = match (scan.failures.first(), unseen.is_empty(), lasted >= quiet_for) {
                 (Some(failure), ..) => format!("{failure} (it does not respond)"),
                 (None, _, false) => format!("the last request with {} is too recent", from.id),
                 (None, false, true) => {
@@ -246,7 +256,12 @@ pub(super) fn presented_elsewhere(names: &[StageName], id: &str) -> Stop {
     )
 }
 
-fn not_followed(apis: &BTreeSet<String>, from: &Side, to: &Side, has_deployed: bool) -> Stop {
+fn not_followed(
+    apis: &BTreeSet<String>,
+    from: &RotationCertificate,
+    to: &RotationCertificate,
+    has_deployed: bool,
+) -> Stop {
     let apis: Vec<_> = apis.iter().map(String::as_str).collect();
     let apis = apis.join(", ");
     let reason = format!("no replica has seen a request of API {apis} with {}", to.id);

@@ -22,7 +22,7 @@ pub(crate) struct TrustDir {
 
 /// A file that holds a certificate.
 #[derive(Debug)]
-struct Holder {
+struct TrustFileContent {
     path: PathBuf,
     certificates: Vec<Certificate>,
     /// It holds something that is no certificate, or is broken.
@@ -127,7 +127,7 @@ impl TrustDir {
             return Ok(());
         }
         let now = unix_time(SystemTime::now());
-        let is_valid = |holder: &Holder| {
+        let is_valid = |holder: &TrustFileContent| {
             let own = holder.certificates.iter();
             own.map(Certificate::summary)
                 .any(|own| own.fingerprint == stays && own.validity.contains(now))
@@ -148,7 +148,7 @@ impl TrustDir {
     }
 
     /// The files that hold a certificate, whatever their names.
-    fn holders(&self, fingerprint: Fingerprint) -> Result<Vec<Holder>, Stop> {
+    fn holders(&self, fingerprint: Fingerprint) -> Result<Vec<TrustFileContent>, Stop> {
         let entries = fs::read_dir(&self.path).map_err(|error| failed(&self.path, &error))?;
         let mut holders = Vec::new();
         for entry in entries {
@@ -176,7 +176,7 @@ impl TrustDir {
                     Err(_) => has_more = true,
                 }
             }
-            let holder = Holder { path, certificates, has_more };
+            let holder = TrustFileContent { path, certificates, has_more };
             if holder.holds(fingerprint) {
                 holders.push(holder);
             }
@@ -194,7 +194,7 @@ impl TrustDir {
     }
 }
 
-impl Holder {
+impl TrustFileContent {
     fn holds(&self, fingerprint: Fingerprint) -> bool {
         self.certificates.iter().any(|one| one.summary().fingerprint == fingerprint)
     }
@@ -212,7 +212,7 @@ pub(crate) fn parse_one(text: &str) -> Option<Certificate> {
     Certificate::parse(der.clone()).ok()
 }
 
-fn not_edited(holder: &Holder) -> Stop {
+fn not_edited(holder: &TrustFileContent) -> Stop {
     Stop::new(
         format!("{} holds other certificates too: it is not edited", holder.path.display()),
         "split it into one file for each certificate, then run this again",

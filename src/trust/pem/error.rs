@@ -66,7 +66,7 @@ pub enum PemErrorKind {
     /// Everything in it is commented out.
     CommentedOut,
     /// A block begins and does not end.
-    Cut,
+    Truncated,
     /// An end marker has no beginning, or one of another kind.
     StrayEnd,
     /// The text is not base64.
@@ -138,7 +138,7 @@ impl PemErrorKind {
             Self::CommentedOut => {
                 "remove the comment signs to trust it, or move the file out of the way"
             }
-            Self::Cut => "the file was cut short: copy it again, whole",
+            Self::Truncated => "the file was cut short: copy it again, whole",
             Self::StrayEnd => {
                 "the beginning of the block is missing or of another kind: copy it again, whole"
             }
@@ -201,7 +201,7 @@ impl fmt::Display for PemErrorKind {
             Self::Quoted => write!(f, "the PEM text is in quotes"),
             Self::Yaml => write!(f, "the PEM text begins behind a YAML key or dash"),
             Self::CommentedOut => write!(f, "everything in it is commented out"),
-            Self::Cut => write!(f, "the block that begins here has no end"),
+            Self::Truncated => write!(f, "the block that begins here has no end"),
             Self::StrayEnd => write!(f, "an end marker without its beginning"),
             Self::BadBase64 => write!(f, "bad base64"),
             Self::NotACertificate(label) => write!(f, "a block of kind {label:?}"),

@@ -150,13 +150,13 @@ impl Pem {
             let error = match foreign::marker_line(line) {
                 Some(kind) => PemError::at(number, kind),
                 None if is_whole(line) => PemError::at(number, PemErrorKind::OneLine),
-                None => PemError::at(cut, PemErrorKind::Cut),
+                None => PemError::at(cut, PemErrorKind::Truncated),
             };
             self.errors.push(error);
             skips_end = line.contains(BEGIN) && !line.contains(END);
         }
         if let Some(open) = open {
-            self.errors.push(PemError::at(open.line, PemErrorKind::Cut));
+            self.errors.push(PemError::at(open.line, PemErrorKind::Truncated));
         }
     }
 
@@ -164,7 +164,7 @@ impl Pem {
         match (marker, open.take()) {
             (Marker::Begin(label), before) => {
                 if let Some(before) = before {
-                    self.errors.push(PemError::at(before.line, PemErrorKind::Cut));
+                    self.errors.push(PemError::at(before.line, PemErrorKind::Truncated));
                 }
                 *open = Some(Open { line: number, label, body: Vec::new() });
             }

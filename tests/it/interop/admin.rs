@@ -165,14 +165,14 @@ fn stand_in(site: &AdminServer, statuses: Vec<Value>) -> SocketAddr {
                     }
                     _ => ("x: x", "text/plain", String::new()),
                 };
-                let _ = answer_one(stream, response);
+                let _ = respond_once(stream, response);
             });
         }
     });
     address
 }
 
-fn answer_one<'a>(
+fn respond_once<'a>(
     mut stream: TcpStream,
     response: impl FnOnce(&str) -> (&'a str, &'a str, String),
 ) -> std::io::Result<()> {

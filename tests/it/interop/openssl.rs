@@ -43,7 +43,7 @@ fn get(site: &InteropServer, tls: Tls, credential: Option<&Credential>, more: &[
 }
 
 #[track_caller]
-fn assert_answered(outcome: &Outcome) {
+fn assert_response(outcome: &Outcome) {
     if let Err(seen) = outcome {
         panic!("no response: {seen}");
     }
@@ -71,7 +71,7 @@ fn each_rejection_reason_has_its_alert() {
         }
         // The subject of the stranger; the subject, the key and the place in the trust directory
         // of the other two.
-        assert_answered(&get(&site, tls, Some(&PKI.a), &[]));
+        assert_response(&get(&site, tls, Some(&PKI.a), &[]));
     }
 }
 
@@ -97,7 +97,7 @@ fn session_ends_with_its_certificate() {
         site.remove(&PKI.a);
         assert_refused(&site, &resume(None, &saved), NONE);
         assert_refused(&site, &resume(Some(&PKI.a), &saved), UNKNOWN);
-        assert_answered(&resume(Some(&PKI.b), &twin));
+        assert_response(&resume(Some(&PKI.b), &twin));
     }
 }
 
@@ -133,7 +133,7 @@ fn tls_is_not_renegotiated() {
     let asked = s_client(&site, Tls::V12, Some(&PKI.a), &[], "R\n");
     assert!(asked.stderr.contains("RENEGOTIATING\n"), "{asked}");
     assert!(asked.stderr.contains(":no renegotiation:"), "{asked}");
-    assert_answered(&get(&site, Tls::V12, Some(&PKI.a), &[]));
+    assert_response(&get(&site, Tls::V12, Some(&PKI.a), &[]));
 }
 
 #[test]

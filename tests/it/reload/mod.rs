@@ -78,7 +78,7 @@ fn errors(server: &Server) -> Vec<String> {
     errors.map(ToString::to_string).collect()
 }
 
-async fn until_faulty(server: &Server, text: &str) {
+async fn until_problem(server: &Server, text: &str) {
     until(|| errors(server).iter().any(|error| error.contains(text))).await;
 }
 
@@ -110,7 +110,7 @@ async fn file_copied_renamed_edited_and_deleted() {
     // A is edited in place: half written it stays what it was, and whole it is another.
     let (half, rest) = PKI.stranger.cert.split_at(400);
     fs::write(site.path("trust/a.pem"), half).unwrap();
-    until_faulty(&server, "a.pem:1: the block that begins here has no end").await;
+    until_problem(&server, "a.pem:1: the block that begins here has no end").await;
     assert!(connector(&PKI.a).ask(server.address).await.is_ok(), "A stays meanwhile");
     assert!(stranger.ask(server.address).await.is_err());
     let mut file = fs::OpenOptions::new().append(true).open(site.path("trust/a.pem")).unwrap();
@@ -126,7 +126,7 @@ async fn file_copied_renamed_edited_and_deleted() {
 async fn error_in_one_file_does_not_delay_another() {
     let (site, server, load) = loaded().await;
     fs::write(site.path("trust/a.pem"), "garbage").unwrap();
-    until_faulty(&server, "a.pem").await;
+    until_problem(&server, "a.pem").await;
     site.trust("stranger.pem", &PKI.stranger.cert);
     server.until(&connector(&PKI.stranger), true).await;
     assert!(connector(&PKI.a).ask(server.address).await.is_ok(), "its last good content stays");
@@ -185,11 +185,11 @@ async fn vanished_or_empty_replaced_directory_changes_nothing() {
     let (site, server, load) = loaded().await;
     let trust = site.path("trust");
     fs::remove_dir_all(&trust).unwrap();
-    until_faulty(&server, "it cannot be read").await;
+    until_problem(&server, "it cannot be read").await;
     assert!(connector(&PKI.a).ask(server.address).await.is_ok(), "vanished");
 
     fs::create_dir(&trust).unwrap();
-    until_faulty(&server, "a new directory without a usable certificate").await;
+    until_problem(&server, "a new directory without a usable certificate").await;
     assert!(connector(&PKI.a).ask(server.address).await.is_ok(), "empty");
 
     // Filled, it is what counts.
@@ -206,7 +206,7 @@ async fn recreated_directory_is_watched_again() {
     // Its inode may be the same.
     fs::remove_dir_all(&trust).unwrap();
     fs::create_dir(&trust).unwrap();
-    until_faulty(&server, "a new directory without a usable certificate").await;
+    until_problem(&server, "a new directory without a usable certificate").await;
     put(&trust, "b.pem", &PKI.b.cert);
     server.until(&connector(&PKI.a), false).await;
     for _ in 0..2 {
@@ -275,7 +275,7 @@ async fn trust_file_replaced_by_rename_is_loaded_and_vanished_one_changes_nothin
         server.until(&connector(&PKI.a), a).await;
     }
     fs::remove_file(site.path("pins")).unwrap();
-    until_faulty(&server, "pins: it cannot be read").await;
+    until_problem(&server, "pins: it cannot be read").await;
     assert!(connector(&PKI.a).ask(server.address).await.is_ok());
     load.lost_nothing().await;
 }
@@ -335,7 +335,7 @@ async fn server_pair_is_renewed_in_either_order() {
         let (old, new) = (seen().await, crate::support::pki::another_server());
         let content = |name: &str| if name == "server.pem" { &new.cert } else { &new.key };
         put(site.dir.path(), order[0], content(order[0]));
-        until_faulty(&server, "is not this certificate's").await;
+        until_problem(&server, "is not this certificate's").await;
         assert_eq!(seen().await, old, "the old pair stays");
         let generation = server.handle.generation();
         put(site.dir.path(), order[1], content(order[1]));
