@@ -36,7 +36,7 @@ impl ExpiryLog {
         self.forget_removed(generation);
         if let Some(identity) = &generation.identity {
             let summary = &identity.summary;
-            let assessment = assess_server(summary, now);
+            let assessment = assess_server(summary, identity.is_ordered, now);
             self.report_one(summary, server_file, &assessment, false, now);
         }
         let trusted = generation.store.certificates();

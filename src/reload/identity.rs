@@ -22,6 +22,8 @@ pub(crate) struct ServerIdentity {
     pub(crate) summary: Summary,
     /// True for the published key of `certs-example/`.
     pub(super) is_example: bool,
+    /// True if the server itself orders and renews it.
+    pub(crate) is_ordered: bool,
 }
 
 /// The two files, and the last good pair.
@@ -166,7 +168,12 @@ impl IdentityFiles {
                 return Err(vec![Problem::error(certificate_file, message, remedy)]);
             }
         }
-        Ok(ServerIdentity { certified_key: Arc::new(certified_key), summary, is_example: false })
+        Ok(ServerIdentity {
+            certified_key: Arc::new(certified_key),
+            summary,
+            is_example: false,
+            is_ordered: self.is_awaited,
+        })
     }
 }
 

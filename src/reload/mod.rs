@@ -37,7 +37,6 @@ mod watch;
 
 #[cfg(feature = "parts")]
 pub(crate) use generation::Generation;
-#[cfg(feature = "acme")]
 pub(crate) use identity::ServerIdentity;
 #[cfg(feature = "acme")]
 pub(crate) use judge::{INCOMPLETE_CHAIN, judge};

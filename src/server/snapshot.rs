@@ -6,15 +6,15 @@ use std::time::SystemTime;
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
-use crate::reload::{Problem, ReloadState};
+use crate::reload::{Problem, ReloadState, ServerIdentity};
 #[cfg(feature = "acme")]
 use crate::server::acme_link::AcmeState;
 use crate::server::handle::Handle;
 use crate::server::meters::Handshakes;
 use crate::server::rejections::RejectedClient;
 use crate::trust::{
-    ApiUsage, Assessment, Fingerprint, Role, Summary, Urgency, Usage, ValidityState, assess,
-    assess_server, system_time, unix_time,
+    ApiUsage, Assessment, Fingerprint, Role, Urgency, Usage, ValidityState, assess, assess_server,
+    system_time, unix_time,
 };
 
 /// The state of a running server at one moment.
@@ -70,7 +70,8 @@ impl NotReady {
         match self {
             Self::Stopping => "it is being stopped",
             Self::ServerCertificateExpired => {
-                "the server's certificate has ended: renew it in place"
+                "the server's certificate has ended: renew it in place; with --acme-domain, see \
+                 acme_order_failed in the log"
             }
             Self::ServerCertificateNotYetValid => {
                 "the server's certificate is not yet valid: if it should be, set the clock"
@@ -182,8 +183,8 @@ impl Handle {
     /// The server's own certificate.
     pub fn server_certificate(&self) -> Option<ServerCertificate> {
         let generation = self.current.newest();
-        let summary = &generation.identity.as_ref()?.summary;
-        Some(ServerCertificate::new(&self.server_file, summary, self.current.clock().now()))
+        let identity = generation.identity.as_ref()?;
+        Some(ServerCertificate::new(&self.server_file, identity, self.current.clock().now()))
     }
 
     /// Every trusted certificate, its usage and what to do about it.
@@ -213,14 +214,15 @@ impl Handle {
 }
 
 impl ServerCertificate {
-    fn new(file: &Path, summary: &Summary, now: SystemTime) -> Self {
+    fn new(file: &Path, identity: &ServerIdentity, now: SystemTime) -> Self {
+        let summary = &identity.summary;
         Self {
             file: file.to_owned(),
             fingerprint: summary.fingerprint,
             subject: summary.subject.clone(),
             not_before: system_time(summary.validity.not_before),
             not_after: system_time(summary.validity.not_after),
-            assessment: assess_server(summary, now),
+            assessment: assess_server(summary, identity.is_ordered, now),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::certificate::Summary;
 use super::loaded::Role;
 use super::store::TrustStore;
 use super::usage::Usage;
-use super::validity::{Span, ValidityState, unix_time};
+use super::validity::{Span, Validity, ValidityState, unix_time};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -135,12 +135,17 @@ pub(crate) fn assess(store: &TrustStore, since: SystemTime, now: SystemTime) -> 
     assessed.collect()
 }
 
-/// Assesses the server certificate.
-pub(crate) fn assess_server(summary: &Summary, now: SystemTime) -> Assessment {
-    let lifetime = summary.validity.not_after.as_secs() - summary.validity.not_before.as_secs();
-    let [soon, urgent] = [(RENEWAL[0], 3), (RENEWAL[1], 10)]
+/// Assesses the server certificate. One that the server itself orders needs an operator only when
+/// its renewal, which begins with about a third of the lifetime left, has failed for a while.
+pub(crate) fn assess_server(summary: &Summary, is_ordered: bool, now: SystemTime) -> Assessment {
+    let Validity { not_before, not_after } = summary.validity;
+    let lifetime = not_after.as_secs().saturating_sub(not_before.as_secs());
+    let [soon, urgent] = [(RENEWAL[0], if is_ordered { 4 } else { 3 }), (RENEWAL[1], 10)]
         .map(|(most, part)| most.min(Duration::from_secs(lifetime / part)));
-    let renew = Some("renew it in place");
+    let renew = match is_ordered {
+        true => Some("see acme_order_failed in the log"),
+        false => Some("renew it in place"),
+    };
     match summary.validity.at(unix_time(now)) {
         ValidityState::Expired(ago) => Assessment {
             state: State::Expired,

@@ -1,6 +1,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::trust::Fingerprint;
 
 const YEAR: Duration = Duration::from_secs(365 * DAY.as_secs());
 
@@ -91,4 +92,29 @@ fn an_expired_certificate_is_urgent_only_without_a_successor() {
         assert_eq!((ended.state, ended.urgency), (State::Expired, urgency));
         assert_eq!(ended.verdict, "expired 2 days ago");
     }
+}
+
+#[test]
+fn renewal_of_an_ordered_certificate_is_no_news_and_its_failure_is() {
+    // Of 90 days, 26 are left: other servers' operators should have renewed it.
+    let validity = Validity {
+        not_before: unix_time(now() - days(64)),
+        not_after: unix_time(now() + days(26)),
+    };
+    let summary = Summary {
+        fingerprint: Fingerprint::of(b"certificate"),
+        subject: String::new(),
+        serial: String::new(),
+        key_fingerprint: Fingerprint::of(b"key"),
+        validity,
+    };
+    let urgency = |is_ordered, later| {
+        let assessment = assess_server(&summary, is_ordered, now() + days(later));
+        (assessment.urgency, assessment.next_step)
+    };
+    assert_eq!(urgency(true, 0), (Urgency::None, None));
+    assert_eq!(urgency(false, 0), (Urgency::Soon, Some("renew it in place")));
+    let see = Some("see acme_order_failed in the log");
+    assert_eq!(urgency(true, 5), (Urgency::Soon, see));
+    assert_eq!(urgency(true, 24), (Urgency::Now, see));
 }
