@@ -5,6 +5,7 @@
 //! and ends there: [`begin`] returns no connection for it, so that none can reach HTTP.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +43,9 @@ pub(crate) struct Challenges {
     is_open: AtomicBool,
     by_name: Mutex<HashMap<String, Arc<ServerConfig>>>,
     places: Arc<Pending>,
+    /// One computes at a time. In a flood most are dropped before their turn, so that clients wait
+    /// for fewer computations than in a flood of ordinary handshakes.
+    limiter: HandshakeLimiter,
 }
 
 /// That a name is being validated, until this is dropped.
@@ -58,6 +62,7 @@ impl Challenges {
             is_open: AtomicBool::new(false),
             by_name: Mutex::default(),
             places: Arc::new(Pending::new(AT_ONCE)),
+            limiter: HandshakeLimiter::uncounted(1),
         }
     }
 
@@ -87,6 +92,8 @@ impl Challenges {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
         config.alpn_protocols = vec![ACME_TLS.to_vec()];
+        // As in the strict configuration: the client has no say in what a handshake costs.
+        config.ignore_client_order = true;
         // A session could be resumed elsewhere, by a client that never had a certificate.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -116,11 +123,10 @@ impl Challenges {
         &self,
         start: StartHandshake<BufferedWriter>,
         config: Arc<ServerConfig>,
-        limiter: &HandshakeLimiter,
         deadline: Instant,
     ) {
         let place = self.places.enter();
-        let exchange = timeout_at(deadline, exchange(start, config, limiter));
+        let exchange = timeout_at(deadline, exchange(start, config, &self.limiter));
         let result = tokio::select! {
             done = exchange => match done {
                 Ok(true) => "completed",
@@ -165,12 +171,26 @@ pub(super) async fn begin(
         Err(_) => return Err(Reason::HandshakeTimeout.into()),
     };
     match challenges.config_for(&start.client_hello()) {
-        None => Ok(start.into_stream(Arc::clone(&current.newest().tls))),
+        None => {
+            let strict = Arc::clone(&current.newest().tls);
+            let accept = timeout_at(deadline, compute_response(start, strict, limiter)).await;
+            accept.map_err(|_| Reason::HandshakeTimeout.into())
+        }
         Some(config) => {
-            challenges.validate(start, config, limiter, relaxed).await;
+            challenges.validate(start, config, relaxed).await;
             Err(HandshakeError::Validation)
         }
     }
+}
+
+/// Computes the response to a ClientHello, which is most of the work, in its turn.
+#[expect(clippy::async_yields_async, reason = "the rest of the handshake goes on elsewhere")]
+async fn compute_response(
+    start: StartHandshake<BufferedWriter>,
+    config: Arc<ServerConfig>,
+    limiter: &HandshakeLimiter,
+) -> Accept<BufferedWriter> {
+    limiter.run(pin!(async move { start.into_stream(config) }), || {}).await
 }
 
 /// Returns whether the handshake succeeded. Nothing that follows it is decrypted.
@@ -179,7 +199,8 @@ async fn exchange(
     config: Arc<ServerConfig>,
     limiter: &HandshakeLimiter,
 ) -> bool {
-    let accept = start.into_stream(config).into_fallible();
+    // Within the turn, as the response to the ClientHello is most of the work.
+    let accept = pin!(async move { start.into_stream(config).into_fallible().await });
     let (mut socket, is_completed) = match limiter.run(accept, || {}).await {
         Ok(mut tls) => {
             // After a HelloRetryRequest the second ClientHello may offer less than the first.

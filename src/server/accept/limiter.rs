@@ -15,12 +15,19 @@ use crate::server::meters::Meters;
 #[derive(Debug)]
 pub(in crate::server) struct HandshakeLimiter {
     at_once: Semaphore,
-    meters: Arc<Meters>,
+    /// Where those that wait are counted.
+    meters: Option<Arc<Meters>>,
 }
 
 impl HandshakeLimiter {
     pub(in crate::server) fn new(at_once: usize, meters: Arc<Meters>) -> Self {
-        Self { at_once: Semaphore::new(at_once), meters }
+        Self { at_once: Semaphore::new(at_once), meters: Some(meters) }
+    }
+
+    /// A limit on handshakes that are no client's.
+    #[cfg(feature = "acme")]
+    pub(super) fn uncounted(at_once: usize) -> Self {
+        Self { at_once: Semaphore::new(at_once), meters: None }
     }
 
     /// Drives a future to completion. Each poll holds a permit, and `polled` is called after it.
@@ -34,7 +41,7 @@ impl HandshakeLimiter {
                 let _permit = match self.at_once.try_acquire() {
                     Ok(permit) => Ok(permit),
                     Err(_) => {
-                        self.meters.handshake_delayed();
+                        self.meters.iter().for_each(|meters| meters.handshake_delayed());
                         // It fails only if the semaphore is closed, which this one never is.
                         self.at_once.acquire().await
                     }
