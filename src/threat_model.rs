@@ -40,12 +40,14 @@
 //!
 //! | a client | what stops it | tests |
 //! |---|---|---|
+//! | is no directory, and offers `acme-tls/1` alone for a name that is being validated | it gets the certificate of the challenge, which proves the name and nothing else, and `close_notify` | `tests/it/acme/handshake.rs` `validation_gets_its_proof_a_clean_close_and_no_session` |
 //! | sends a request after it | it ends in `close_notify` and yields no connection; nothing that follows is decrypted | `tests/it/acme/handshake.rs` `request_after_a_validation_reaches_nothing` |
 //! | offers another protocol beside `acme-tls/1` | it gets the strict handshake | `tests/it/acme/handshake.rs` `everything_else_gets_the_strict_handshake_during_a_validation`; `src/server/accept/acme.rs` `only_a_list_of_acme_alone_gets_the_relaxed_handshake` |
-//! | names no host, or another one | the same | `tests/it/acme/handshake.rs` `everything_else_gets_the_strict_handshake_during_a_validation`; `src/server/accept/acme.rs` `relaxed_handshake_is_for_a_name_that_is_being_validated_now` |
+//! | names no host | the same | `tests/it/acme/handshake.rs` `everything_else_gets_the_strict_handshake_during_a_validation` |
+//! | names a host that is not being validated | the same | `tests/it/acme/handshake.rs` `everything_else_gets_the_strict_handshake_during_a_validation`; `src/server/accept/acme.rs` `relaxed_handshake_is_for_a_name_that_is_being_validated_now` |
 //! | comes outside a validation | the same | `tests/it/acme/handshake.rs` `outside_a_validation_nothing_gets_the_relaxed_handshake` |
 //! | resumes its session, in TLS 1.2 or 1.3 | there is none: no tickets and no session store | `tests/it/acme/handshake.rs` `validation_gets_its_proof_a_clean_close_and_no_session`; `src/server/accept/acme.rs` `relaxed_configuration_resumes_no_session` |
-//! | stalls, 5,000 at once | five seconds, eight places, of which the oldest is dropped first | `tests/it/acme/handshake.rs` `stalled_validations_keep_out_neither_clients_nor_other_validations` |
+//! | stalls, 5,000 at once | five seconds, eight places, of which the oldest is dropped first | `tests/it/acme/flood.rs` `stalled_validations_keep_out_neither_clients_nor_other_validations`, `stalled_validations_delay_a_client_no_more_than_other_stalled_handshakes` |
 //! | comes before the first certificate was issued | every other handshake fails | `tests/it/acme/orders.rs` `empty_cache_listens_is_not_ready_and_rejects_every_handshake` |
 //!
 //! # The ACME directory

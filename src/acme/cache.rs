@@ -27,6 +27,8 @@ const UNFINISHED: &str = ".unfinished";
 
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_DIRECTORY: u32 = 0o700;
+/// Access for the group is deliberate: Kubernetes gives it by `fsGroup`, and replicas that only read
+/// the pair may run as another user.
 const OTHERS: u32 = 0o007;
 /// A file of ours is a few KiB; what is larger is not ours.
 const LARGEST: u64 = 1 << 20;

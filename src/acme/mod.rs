@@ -15,6 +15,7 @@ mod order;
 mod renewal;
 mod schedule;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -144,24 +145,39 @@ impl Acme {
         let timeout = self.settings.timeout;
         let deadline = Instant::now() + timeout;
         let late = handle.clone();
-        tokio::select! {
-            () = self.renew(handle) => {}
-            () = without_certificate(&late, deadline) => {}
-        }
-        format!("no server certificate was issued within {timeout:?} (--acme-timeout)")
+        let reason = tokio::select! {
+            never = self.renew(handle) => match never {},
+            reason = without_certificate(&late, deadline) => reason.as_str(),
+        };
+        format!("no usable server certificate within {timeout:?} (--acme-timeout): {reason}")
     }
 
-    async fn renew(self, handle: Handle) {
+    async fn renew(self, handle: Handle) -> Infallible {
         self.log_start(&handle);
         let _lock = self.become_the_one().await;
-        let history = self.cache.history().unwrap_or_else(|problem| {
+        let mut history = self.cache.history().unwrap_or_else(|problem| {
             warn!(problem, remedy = "none: failures are counted anew", "acme_cache_damaged");
             History::default()
         });
+        history.forget_impossible_pause(seconds(SystemTime::now()));
         if let Err(problem) = self.cache.account() {
             warn!(problem, remedy = "none: a new account is made", "acme_cache_damaged");
         }
-        Renewal::new(&self, &handle, history).run().await;
+        if let Some(last) = &history.last_failure
+            && history.not_before > seconds(SystemTime::now())
+        {
+            // The process that logged the failure has ended, and its log may be gone.
+            warn!(
+                step = last.step,
+                problem_type = last.problem_type,
+                detail = last.detail,
+                next_attempt = renewal::time(history.not_before),
+                remedy = "once the cause is removed, delete history.json in --acme-cache and restart \
+                          to order at once",
+                "acme_order_postponed"
+            );
+        }
+        Renewal::new(&self, &handle, history).run().await
     }
 
     fn log_start(&self, handle: &Handle) {
@@ -181,7 +197,7 @@ impl Acme {
                 "acme_behind_load_balancer"
             );
         }
-        if handle.not_ready() == Some(NotReady::NoServerCertificate) {
+        if lacks_certificate(handle).is_some() {
             warn!(
                 remedy = "what carries port 443 must route to replicas that are not ready: a TCP \
                           health check, or publishNotReadyAddresses: true",
@@ -260,12 +276,25 @@ fn is_ours(cache: &Cache, settings: &Settings) -> Result<(), NotUsable> {
     Ok(())
 }
 
-/// Returns at the deadline if there is no certificate then.
-async fn without_certificate(handle: &Handle, deadline: Instant) {
+/// Returns at the deadline, with the reason, if there is no usable certificate then.
+async fn without_certificate(handle: &Handle, deadline: Instant) -> NotReady {
     sleep_until(deadline).await;
-    if handle.not_ready() != Some(NotReady::NoServerCertificate) {
-        std::future::pending::<()>().await;
+    match lacks_certificate(handle) {
+        Some(reason) => reason,
+        None => std::future::pending().await,
     }
+}
+
+/// Why there is no certificate that API Gateway would connect to: an expired one is none.
+fn lacks_certificate(handle: &Handle) -> Option<NotReady> {
+    handle.not_ready().filter(|reason| {
+        matches!(
+            reason,
+            NotReady::NoServerCertificate
+                | NotReady::ServerCertificateExpired
+                | NotReady::ServerCertificateNotYetValid
+        )
+    })
 }
 
 fn describe() {

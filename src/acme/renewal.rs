@@ -1,5 +1,6 @@
 //! When it is time: order, judge, store, have it become active.
 
+use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
 use instant_acme::{CertificateIdentifier, Error};
@@ -47,7 +48,7 @@ impl<'a> Renewal<'a> {
     }
 
     /// Keeps the certificate current, for ever.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self) -> Infallible {
         loop {
             let now = seconds(SystemTime::now());
             self.history.forget_impossible_pause(now);
@@ -253,6 +254,6 @@ impl<'a> Renewal<'a> {
     }
 }
 
-fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     rfc3339(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }

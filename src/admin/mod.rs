@@ -52,11 +52,12 @@
 //! | `not_sandboxed` | warn, info for `--no-sandbox` | it has given up no right | `why`, `remedy` |
 //! | `core_dumps_possible` | warn | a core dump would hold the memory, with the keys in it | `error`, `remedy` |
 //! | `acme_started` | info | the server certificate comes from an ACME directory | `domains`, `directory`, `cache`, `note` |
-//! | `acme_not_ready_until_issued` | warn | there is no server certificate yet | `remedy` |
+//! | `acme_not_ready_until_issued` | warn | there is no server certificate yet, or an expired one | `remedy` |
 //! | `acme_behind_load_balancer` | warn | with `--proxy-protocol`: a validation may reach another replica | `remedy` |
 //! | `acme_certificate_issued` | info | an order succeeded and its certificate is active | `domains`, `fingerprint`, `not_after`, `next_attempt` |
 //! | `acme_order_failed` | error | an order failed; what was active stays active | `domains`, `step` (`directory`, `account`, `order`, `authorization`, `challenge`, `validation`, `finalize`, `certificate`, `check`, `store`, `activate`), `problem_type` (the directory's, if it sent one), `detail`, `next_attempt`, `remedy` |
-//! | `acme_timed_out` | error | there was no certificate within `--acme-timeout`; the process exits with code 1 | `reason`, `remedy` |
+//! | `acme_order_postponed` | warn | at start: an order that failed before is not tried again yet | `step`, `problem_type`, `detail` (of that failure), `next_attempt`, `remedy` |
+//! | `acme_timed_out` | error | there was no usable certificate (none, or an expired one) within `--acme-timeout`; the process exits with code 1 | `reason`, `remedy` |
 //! | `acme_cache_in_use` | warn | another process orders with this cache; this one reads its files | `cache`, `remedy` |
 //! | `acme_cache_damaged` | warn | a file of the cache is damaged and is made anew | `problem`, `remedy` |
 //! | `acme_cache_not_locked`, `acme_cache_not_written` | warn | the cache cannot be locked, or its history cannot be written | `error`, `remedy` |

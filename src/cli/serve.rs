@@ -20,6 +20,8 @@ use crate::{Config, Handle, StartError};
 /// Interval between two reports of lost log lines.
 const LOST_LINES: Duration = Duration::from_secs(10);
 
+const ACME_TIMED_OUT: &str = "see acme_order_failed or acme_order_postponed";
+
 /// Keeps the server's certificate current, and returns why there is none.
 type Renew = Box<dyn FnOnce(Handle) -> Pin<Box<dyn Future<Output = String>>>>;
 
@@ -143,7 +145,7 @@ impl Serve {
                 _ = &mut stopped => break,
                 () = signals.handle_next(&handle) => {}
                 reason = &mut renewal => {
-                    error!(reason, remedy = "see acme_order_failed", "acme_timed_out");
+                    error!(reason, remedy = ACME_TIMED_OUT, "acme_timed_out");
                     log_lost_lines(&log, reported);
                     return ExitCode::from(FAILED);
                 }

@@ -43,7 +43,8 @@ pub(in crate::cli) struct AcmeFlags {
         env = "PORTCULLIS_ACME_CACHE",
         value_parser = path(),
         long_help = "Directory for the ordered certificate, its key and the account. It must \
-                     survive a restart, and no other user may read it"
+                     survive a restart. It is refused if every user of the machine can read it; \
+                     access for its group is the operator's decision"
     )]
     pub(in crate::cli) acme_cache: Option<PathBuf>,
 
@@ -90,14 +91,15 @@ pub(in crate::cli) struct AcmeFlags {
     )]
     pub(in crate::cli) acme_key: AcmeKey,
 
-    /// Longest time to the first certificate
+    /// Longest time to a usable certificate
     #[arg(
         long,
         value_name = "TIME",
         env = "PORTCULLIS_ACME_TIMEOUT",
         default_value = "5m",
         value_parser = positive,
-        long_help = "Longest time to the first certificate. Without one the exit code is then 1"
+        long_help = "Longest time to a usable certificate after the start. Without one, or with an \
+                     expired one, the exit code is then 1"
     )]
     pub(in crate::cli) acme_timeout: Duration,
 }

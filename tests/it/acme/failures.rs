@@ -55,6 +55,10 @@ fn failed_validation_is_named_and_its_pause_survives_a_restart() {
     assert_eq!(status["acme"]["next_attempt"], event["next_attempt"], "no attempt before");
     assert_eq!(status["acme"]["failures"], 1);
     assert!(!server.log().contains("acme_order_failed"));
+    let postponed = server.wait_for_event("acme_order_postponed", |_| true);
+    for field in ["step", "problem_type", "detail", "next_attempt"] {
+        assert_eq!(postponed[field], event[field], "{postponed}");
+    }
 }
 
 #[test]
@@ -99,18 +103,6 @@ fn directory_that_is_gone_during_an_order_changes_nothing() {
     let status: Value = serde_json::from_str(&ask(&admin(&server), "/status").1).unwrap();
     assert_eq!(status["server"]["fingerprint"], issued["fingerprint"]);
     assert_eq!(fs::read(site.cache().join("certificate-and-key.pem")).unwrap(), pair);
-}
-
-#[test]
-fn without_a_certificate_in_time_it_exits_1() {
-    let pebble = Pebble::start(&Wanted::default());
-    let site = AcmeServer::new();
-    pebble.gate.close();
-    let mut server = site.serve_apart(&pebble, &["--acme-timeout=2s"]);
-    assert_eq!(server.exit_code(), Some(1));
-    server.wait_for_event("acme_timed_out", |event| {
-        event["reason"].as_str().unwrap().contains("--acme-timeout")
-    });
 }
 
 #[test]
@@ -230,6 +222,17 @@ fn cache_that_others_can_read_is_refused() {
         let output = refused(&site, &[DOMAIN], &[]);
         assert!(output.contains("chmod") && output.contains(path.to_str().unwrap()), "{output}");
     }
+}
+
+#[test]
+fn cache_that_its_group_can_read_is_accepted() {
+    let site = AcmeServer::new();
+    site.fill_cache(-1..60);
+    fs::set_permissions(site.cache(), fs::Permissions::from_mode(0o2770)).unwrap();
+    fs::set_permissions(site.pair(), fs::Permissions::from_mode(0o660)).unwrap();
+    let ca = Directory::start(Behaviour::Works).ca();
+    let server = Portcullis::serve(site.flags("https://localhost:1/dir", &ca, &[DOMAIN]));
+    assert_eq!(ask(&admin(&server), "/readyz").0, 200, "{}", server.log());
 }
 
 #[test]

@@ -1,13 +1,9 @@
 //! The handshake without a client certificate: who gets it, and that it leads nowhere.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -26,27 +22,23 @@ use crate::support::pki::PKI;
 use crate::support::tls::{BOTH, Client};
 use crate::support::{DEADLINE, Portcullis, wait_for};
 
-const ACME: &str = "acme-tls/1";
+pub(super) const ACME: &str = "acme-tls/1";
 /// The OID of the extension that proves a name, as DER. (RFC 8737, 6.1)
 const PROOF: [u8; 10] = [6, 8, 0x2b, 6, 1, 5, 5, 7, 1, 0x1f];
 
 /// A server that presents a certificate for the name, and has it validated for the next one.
-struct Validating {
-    server: Portcullis,
+pub(super) struct Validating {
+    pub(super) server: Portcullis,
     admin: String,
     _directory: Directory,
     _site: AcmeServer,
 }
 
 impl Validating {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let directory = Directory::start(Behaviour::NeverValidates);
         let site = AcmeServer::new();
-        fs::create_dir(site.cache()).unwrap();
-        fs::set_permissions(site.cache(), fs::Permissions::from_mode(0o700)).unwrap();
-        let pair = site.cache().join("certificate-and-key.pem");
-        fs::write(&pair, pair_for_the_name()).unwrap();
-        fs::set_permissions(&pair, fs::Permissions::from_mode(0o600)).unwrap();
+        site.fill_cache(-1..60);
         let flags = site.flags(&directory.url(), &directory.ca(), &[DOMAIN, "two.example"]);
         let server = Portcullis::serve(flags);
         let admin = admin(&server);
@@ -63,34 +55,23 @@ impl Validating {
         validating
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub(super) fn addr(&self) -> SocketAddr {
         self.server.addr()
     }
 
     /// The value of a series.
-    fn metric(&self, series: &str) -> f64 {
+    pub(super) fn metric(&self, series: &str) -> f64 {
         let (_, metrics) = ask(&self.admin, "/metrics");
         let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
         line.and_then(|value| value.parse().ok()).unwrap_or_default()
     }
 }
 
-fn pair_for_the_name() -> String {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "An issuer");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new([DOMAIN.to_owned()]).unwrap();
-    let leaf = params.signed_by(&key, &issuer).unwrap();
-    format!("{}{}{}", key.serialize_pem(), leaf.pem(), issuer.pem())
-}
-
 /// A client that takes any certificate and remembers no verdict of its own.
-struct Connector(TlsConnector);
+pub(super) struct Connector(TlsConnector);
 
 impl Connector {
-    fn new(
+    pub(super) fn new(
         alpn: &[&str],
         version: &'static SupportedProtocolVersion,
         client: Option<&Client>,
@@ -111,6 +92,16 @@ impl Connector {
         Self(TlsConnector::from(Arc::new(config)))
     }
 
+    /// The bytes of a ClientHello.
+    pub(super) fn hello(&self, name: &str) -> Vec<u8> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let config = Arc::clone(self.0.config());
+        let mut session = rustls::ClientConnection::new(config, name).unwrap();
+        let mut hello = Vec::new();
+        session.write_tls(&mut hello).unwrap();
+        hello
+    }
+
     async fn connect(&self, addr: SocketAddr, name: &str) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let connect = self.0.connect(name, TcpStream::connect(addr).await?);
@@ -118,7 +109,7 @@ impl Connector {
     }
 
     /// The handshake of a validation, to its clean end: how it went.
-    async fn proof(&self, addr: SocketAddr, name: &str) -> io::Result<HandshakeKind> {
+    pub(super) async fn proof(&self, addr: SocketAddr, name: &str) -> io::Result<HandshakeKind> {
         let mut tls = self.connect(addr, name).await?;
         let (_, session) = tls.get_ref();
         let has_proof = session.peer_certificates().unwrap()[0]
@@ -137,7 +128,7 @@ impl Connector {
     }
 
     /// What comes of a request; TLS 1.3 tells of a rejection only then.
-    async fn request(&self, addr: SocketAddr, name: &str) -> io::Result<String> {
+    pub(super) async fn request(&self, addr: SocketAddr, name: &str) -> io::Result<String> {
         let mut tls = self.connect(addr, name).await?;
         let head = format!("GET /secret HTTP/1.1\r\nHost: {DOMAIN}\r\nConnection: close\r\n\r\n");
         tls.write_all(head.as_bytes()).await?;
@@ -186,7 +177,7 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-fn accepted() -> Client {
+pub(super) fn accepted() -> Client {
     Client::from_pem(&PKI.a.cert, &PKI.a.key)
 }
 
@@ -272,68 +263,4 @@ async fn outside_a_validation_nothing_gets_the_relaxed_handshake() {
     }
     let client = Connector::new(&["http/1.1"], &rustls::version::TLS13, Some(&accepted()));
     assert!(client.request(server.addr(), DOMAIN).await.unwrap().contains("hello world"));
-}
-
-/// The connections of a flood are more than the soft limit.
-fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit })
-        .expect("the soft limit can be raised to the hard one");
-}
-
-#[tokio::test]
-async fn stalled_validations_keep_out_neither_clients_nor_other_validations() {
-    let number = match std::env::var("PORTCULLIS_STALLED") {
-        Ok(number) => number.parse().unwrap(),
-        Err(_) => 500_u32,
-    };
-    raise_open_files();
-    let validating = tokio::task::spawn_blocking(Validating::start).await.unwrap();
-    let addr = validating.addr();
-    let hello = {
-        let connector = Connector::new(&[ACME], &rustls::version::TLS13, None);
-        let name = ServerName::try_from(DOMAIN).unwrap();
-        let config = Arc::clone(connector.0.config());
-        let mut session = rustls::ClientConnection::new(config, name).unwrap();
-        let mut hello = Vec::new();
-        session.write_tls(&mut hello).unwrap();
-        hello
-    };
-    let mut stalled = Vec::new();
-    for _ in 0..number {
-        let mut socket = TcpStream::connect(addr).await.unwrap();
-        // One that is dropped meanwhile may not take it.
-        let _ = socket.write_all(&hello).await;
-        stalled.push(socket);
-    }
-    let client = Connector::new(&["http/1.1"], &rustls::version::TLS13, Some(&accepted()));
-    for _ in 0..10 {
-        let began = Instant::now();
-        assert!(client.request(addr, DOMAIN).await.unwrap().contains("hello world"));
-        // A debug build needs a fifth of a millisecond for each ClientHello, relaxed or not.
-        let longest = Duration::from_secs(1) + Duration::from_micros(400) * number;
-        assert!(began.elapsed() < longest, "{:?}", began.elapsed());
-    }
-    let validator = Connector::new(&[ACME], &rustls::version::TLS13, None);
-    let last = Instant::now();
-    validator.proof(addr, DOMAIN).await.unwrap();
-    let (dropped, timed_out) = (
-        "portcullis_acme_handshakes_total{result=\"dropped\"}",
-        "portcullis_acme_handshakes_total{result=\"timed_out\"}",
-    );
-    let end = Instant::now() + DEADLINE;
-    // All but the last eight are dropped for those that came later, and these have five seconds.
-    while validating.metric(timed_out) < 7.0 {
-        assert!(Instant::now() < end, "{}", validating.metric(timed_out));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    // So many at once that some gave way before their ClientHello was read.
-    let too_many = "portcullis_handshakes_total{result=\"too_many_handshakes\"}";
-    let counted = [dropped, timed_out, too_many].map(|series| validating.metric(series));
-    assert!(counted.iter().sum::<f64>() >= f64::from(number), "{counted:?}");
-    assert!(validating.metric(timed_out) <= 8.0);
-    // The last one came before `last`; a machine that is busy takes its time to count it.
-    assert!(last.elapsed() < Duration::from_secs(5 + 3), "{:?}", last.elapsed());
-    drop(stalled);
 }

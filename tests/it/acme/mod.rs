@@ -4,7 +4,12 @@
 
 mod directory;
 mod failures;
+mod flood;
 mod handshake;
+mod killed;
 mod orders;
 mod pebble;
+mod recorder;
 mod renewal_info;
+mod renewals;
+mod timeout;

@@ -4,9 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use super::directory::{Behaviour, Directory};
 use super::pebble::{AcmeServer, DOMAIN, Pebble, Wanted, admin, ask};
@@ -14,13 +11,13 @@ use crate::support::pki::PKI;
 use crate::support::{DEADLINE, Portcullis, run, wait_for};
 
 /// A client like API Gateway, which trusts pebble's root and calls the server by its name.
-struct Client {
+pub(super) struct Client {
     files: tempfile::TempDir,
     url: String,
 }
 
 impl Client {
-    fn new(pebble: &Pebble, server: &Portcullis) -> Self {
+    pub(super) fn new(pebble: &Pebble, server: &Portcullis) -> Self {
         let files = tempfile::tempdir().unwrap();
         for (name, text) in
             [("root.pem", &pebble.root()), ("a.pem", &PKI.a.cert), ("a.key", &PKI.a.key)]
@@ -30,7 +27,7 @@ impl Client {
         Self { files, url: format!("https://{DOMAIN}:{}/", server.addr().port()) }
     }
 
-    fn get(&self) -> crate::support::Finished {
+    pub(super) fn get(&self) -> crate::support::Finished {
         let at = |name: &str| self.files.path().join(name);
         let port = self.url.rsplit(':').next().unwrap().trim_end_matches('/');
         let mut curl = Command::new("curl");
@@ -186,72 +183,11 @@ fn restart_orders_nothing_while_the_certificate_is_good() {
 }
 
 #[test]
-fn certificate_is_renewed_with_a_new_key_and_no_request_is_lost() {
-    let renewals = match std::env::var("PORTCULLIS_RENEWALS") {
-        Ok(number) => number.parse().unwrap(),
-        Err(_) => 2,
-    };
-    // Renewed when a third is left.
-    let pebble = Pebble::start(&Wanted { lifetime: 9, ..Wanted::default() });
-    let site = AcmeServer::new();
-    let server = site.serve(&pebble, &[]);
-    server.wait_for_event("acme_certificate_issued", |_| true);
-    let client = Client::new(&pebble, &server);
-    let pair = site.cache().join("certificate-and-key.pem");
-    let key = || {
-        let text = fs::read_to_string(&pair).unwrap();
-        text.split("-----BEGIN PRIVATE KEY").nth(1).unwrap().to_owned()
-    };
-    let is_done = AtomicBool::new(false);
-    let requests = AtomicU32::new(0);
-    thread::scope(|scope| {
-        let load = scope.spawn(|| {
-            while !is_done.load(Ordering::Relaxed) {
-                let finished = client.get();
-                assert_eq!(finished.stdout, "hello world\n", "{finished}\n{}", server.log());
-                requests.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        let mut before = key();
-        for _ in 0..renewals {
-            server.wait_for_event("acme_certificate_issued", |_| true);
-            let after = key();
-            assert_ne!(before, after, "a new key each time");
-            before = after;
-        }
-        is_done.store(true, Ordering::Relaxed);
-        load.join().unwrap();
-    });
-    assert!(requests.load(Ordering::Relaxed) > renewals);
-}
-
-#[test]
 fn order_succeeds_although_half_of_the_nonces_are_refused() {
     let pebble = Pebble::start(&Wanted { bad_nonces: 50, ..Wanted::default() });
     let site = AcmeServer::new();
     let server = site.serve(&pebble, &[]);
     server.wait_for_event("acme_certificate_issued", |_| true);
-}
-
-#[test]
-fn server_that_is_killed_at_any_step_gets_its_certificate_the_next_time() {
-    let pebble = Pebble::start(&Wanted::default());
-    let site = AcmeServer::new();
-    for millis in [1, 20, 40, 80, 120, 160, 220, 300] {
-        let server = site.serve(&pebble, &[]);
-        // Each time at another step, as it happens: no event stands for each.
-        let end = std::time::Instant::now() + Duration::from_millis(millis);
-        wait_for(DEADLINE, || std::time::Instant::now() >= end);
-        server.signal("KILL");
-        drop(server);
-    }
-    let server = site.serve(&pebble, &[]);
-    let admin = admin(&server);
-    assert!(wait_for(DEADLINE, || ask(&admin, "/readyz").0 == 200), "{}", server.log());
-    let finished = Client::new(&pebble, &server).get();
-    assert_eq!(finished.stdout, "hello world\n", "{finished}");
-    let unfinished = |entry: &fs::DirEntry| entry.path().to_string_lossy().contains("unfinished");
-    assert!(!fs::read_dir(site.cache()).unwrap().map(Result::unwrap).any(|it| unfinished(&it)));
 }
 
 #[test]

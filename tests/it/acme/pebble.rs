@@ -3,13 +3,18 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -203,6 +208,22 @@ impl AcmeServer {
         self.files.path().join("cache")
     }
 
+    /// The file of the certificate with its chain and key.
+    pub fn pair(&self) -> PathBuf {
+        self.cache().join("certificate-and-key.pem")
+    }
+
+    /// Leaves a certificate for the name in the cache, valid between these days from now.
+    pub fn fill_cache(&self, days: Range<i64>) {
+        let write = |path: PathBuf, text: &str| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        fs::create_dir(self.cache()).unwrap();
+        fs::set_permissions(self.cache(), fs::Permissions::from_mode(0o700)).unwrap();
+        write(self.pair(), &pair(days));
+    }
+
     /// The flags of `serve`, beyond those that the tests give.
     pub fn flags(&self, directory: &str, ca: &std::path::Path, domains: &[&str]) -> Vec<String> {
         let path = |path: PathBuf| path.into_os_string().into_string().unwrap();
@@ -252,12 +273,32 @@ pub fn ask(admin: &str, path: &str) -> (u16, String) {
     (status, body)
 }
 
+/// A certificate for the name, its issuer and its key (PEM), valid between these days from now.
+pub fn pair(days: Range<i64>) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let day = |offset: i64| {
+        let seconds = now.as_secs().cast_signed() + offset * 24 * 60 * 60;
+        date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds.cast_unsigned())
+    };
+    let issuer = ca("An issuer");
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([DOMAIN.to_owned()]).unwrap();
+    params.not_before = day(days.start);
+    params.not_after = day(days.end);
+    let leaf = params.signed_by(&key, &issuer).unwrap();
+    format!("{}{}{}", leaf.pem(), issuer.pem(), key.serialize_pem())
+}
+
+fn ca(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
 /// A certificate for `localhost`, its key and its CA.
 pub fn directory_certificate() -> (String, String, String) {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "CA of a directory");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let ca = ca("CA of a directory");
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
