@@ -11,6 +11,7 @@ mod headers;
 mod inspect;
 mod log_filter;
 mod manual;
+mod outcome;
 #[cfg(feature = "aws")]
 mod rotate;
 mod sandbox;
@@ -29,8 +30,9 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use outcome::{FAILED, Outcome, print};
+
 use crate::log::{Lines, LogGuard, LogLayer, LogWriter};
-use crate::{Problem, Severity};
 use check::Check;
 use explain::Explain;
 #[cfg(feature = "aws")]
@@ -42,11 +44,6 @@ use manual::{Completions, Manual};
 use rotate::Rotate;
 #[cfg(not(feature = "aws"))]
 use without_aws::{WithoutAws as Fetch, WithoutAws as Rotate};
-
-/// Exit code of a failure while running.
-const FAILED: u8 = 1;
-/// Exit code of wrong usage, and of files that do not load.
-const UNUSABLE: u8 = 2;
 
 /// An HTTPS server that accepts Amazon API Gateway's client certificates only.
 #[derive(Debug, Parser)]
@@ -179,41 +176,6 @@ impl Command {
             Self::Serve(serve) => serve.validate(),
             Self::Check(check) => check.serve.validate(),
             _ => Ok(()),
-        }
-    }
-}
-
-/// How a command that reads files ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Success,
-    /// The certificate is not accepted.
-    NotAccepted,
-    /// A file does not load.
-    Unusable,
-}
-
-impl Outcome {
-    fn of(problems: &[Problem]) -> Self {
-        match problems.iter().any(|problem| problem.severity == Severity::Error) {
-            true => Self::Unusable,
-            false => Self::Success,
-        }
-    }
-}
-
-/// Runs a command and prints its output. A reader that has gone does not change the outcome.
-fn print(run: impl FnOnce(&mut Vec<u8>) -> io::Result<Outcome>) -> ExitCode {
-    let mut out = Vec::new();
-    let outcome = run(&mut out);
-    let _ = io::stdout().write_all(&out);
-    match outcome {
-        Ok(Outcome::Success) => ExitCode::SUCCESS,
-        Ok(Outcome::NotAccepted) => ExitCode::from(FAILED),
-        Ok(Outcome::Unusable) => ExitCode::from(UNUSABLE),
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error}");
-            ExitCode::from(FAILED)
         }
     }
 }

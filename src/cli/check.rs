@@ -9,7 +9,8 @@ use rustls::pki_types::ServerName;
 use super::environment::UnknownVariable;
 use super::flags::Serve;
 use super::inspect::write_problems;
-use super::{Outcome, Severity};
+use super::outcome::Outcome;
+use crate::Severity;
 
 /// What to check.
 #[derive(Args, Debug)]

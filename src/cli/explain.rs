@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use clap::Args;
 use rustls::crypto::aws_lc_rs::default_provider;
 
-use super::Outcome;
 use super::inspect::write_problems;
+use super::outcome::Outcome;
 use super::values::path;
 use crate::reload::{read_chain, read_trust};
 use crate::trust::{PresentedCertificate, TrustStore, rfc3339, unix_time};

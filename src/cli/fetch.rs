@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use super::flags::LogFlags;
+use super::outcome::{FAILED, UNUSABLE};
 use super::systemd;
 use super::values::{duration, positive};
 use crate::aws::fetch::metrics::{Endpoint, Metrics};
@@ -73,9 +74,6 @@ pub struct Fetch {
     pub(super) log: LogFlags,
 }
 
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-
 impl Fetch {
     /// Polls once, or until a signal; the log has been started.
     pub async fn run(&self) -> ExitCode {
@@ -89,12 +87,12 @@ impl Fetch {
         if self.into.exists() && !self.into.is_dir() {
             let error = format!("{} is not a directory (--into)", self.into.display());
             error!(error, remedy = "name a directory", "cannot_start");
-            return Err(USAGE);
+            return Err(UNUSABLE);
         }
         let plane = ControlPlane::new(self.region.as_deref(), self.profile.as_deref()).await;
         let plane = plane.map_err(|error| {
             error!(%error, remedy = error.remedy(), "cannot_start");
-            if error.kind == ErrorKind::NoRegion { USAGE } else { FAILED }
+            if error.kind == ErrorKind::NoRegion { UNUSABLE } else { FAILED }
         })?;
         let directory = Directory::open(&self.into).map_err(|failure| fail(&failure))?;
         let fetcher = Fetcher::new(plane, self.selectors(), directory, self.keep_for);
@@ -157,7 +155,7 @@ fn fail(failure: &Failure) -> u8 {
 
 fn code(failure: &Failure) -> u8 {
     match failure.kind {
-        Kind::Call(ErrorKind::NoRegion) => USAGE,
+        Kind::Call(ErrorKind::NoRegion) => UNUSABLE,
         _ => FAILED,
     }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use clap::Args;
 use serde::Serialize;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use super::values::path;
 use crate::admin::status::Found;
 use crate::reload::read_trust;

@@ -1,29 +1,14 @@
 //! The least access that the process needs: reading the files that its flags name, and connecting to
 //! the ports that they name. Landlock takes the rest away, and no core dump holds secrets.
 
+mod access;
 mod grants;
 
-use std::path::PathBuf;
-
+pub(super) use access::Access;
 use grants::Grants;
 use tracing::{info, warn};
 
 use crate::fields::List;
-
-/// What the process needs from here on.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Access {
-    /// Files and directories, to read.
-    pub(super) read: Vec<PathBuf>,
-    /// Directories, to keep files in.
-    pub(super) write: Vec<PathBuf>,
-    /// TCP ports, to connect to.
-    pub(super) connect: Vec<u16>,
-    /// Whether names of hosts are looked up.
-    pub(super) resolves: bool,
-    /// Whether the process measures itself, for its metrics.
-    pub(super) metrics: bool,
-}
 
 /// The result, to be logged later: the sandbox comes before there is a log.
 #[derive(Debug)]

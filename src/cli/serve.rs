@@ -10,8 +10,9 @@ use tracing::{error, info, warn};
 
 use super::environment::UnknownVariable;
 use super::flags::Serve;
+use super::outcome::{FAILED, UNUSABLE};
 use super::signals::Signals;
-use super::{FAILED, UNUSABLE, allocator, sandbox, start_log, systemd};
+use super::{allocator, sandbox, start_log, systemd};
 use crate::admin::{Admin, Metrics};
 use crate::log::LogWriter;
 use crate::service::{ApiId, Proxy};

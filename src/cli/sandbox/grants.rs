@@ -9,7 +9,7 @@ use std::iter::once;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use super::Access;
+use super::access::Access;
 use crate::reload::directories;
 
 /// Files and directories that the C library reads to look up a host name.

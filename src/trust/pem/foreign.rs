@@ -1,6 +1,10 @@
 //! Recognizes formats that are often mistaken for PEM, so that the remedy fits.
 
-use super::{BEGIN, DASHES, END, PemErrorKind};
+use super::error::PemErrorKind;
+
+pub(super) const BEGIN: &str = "-----BEGIN ";
+pub(super) const END: &str = "-----END ";
+pub(super) const DASHES: &str = "-----";
 
 /// The format of a file that is not PEM text at all.
 pub(super) fn format(bytes: &[u8], text: &str) -> Option<PemErrorKind> {

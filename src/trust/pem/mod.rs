@@ -11,11 +11,9 @@ mod foreign;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_pemfile::Item;
 
-pub use error::{PemError, PemErrorKind};
+use foreign::{BEGIN, DASHES, END};
 
-const BEGIN: &str = "-----BEGIN ";
-const END: &str = "-----END ";
-const DASHES: &str = "-----";
+pub use error::{PemError, PemErrorKind};
 
 /// The decoded blocks of a PEM text with the lines they begin on, and every error.
 #[derive(Default)]
