@@ -53,7 +53,8 @@ struct Inner {
 }
 
 impl RequestContext {
-    /// The context that the gate stored with a request; a new one where no gate is in front.
+    /// The context that the gate stored with a request; a new one where no gate is in front, or
+    /// where it logs no requests.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let known = request.extensions().get();
         known.cloned().unwrap_or_else(|| Self::new(request))
@@ -97,11 +98,6 @@ impl RequestContext {
     /// The path without its query, which may hold secrets.
     pub(crate) fn path(&self) -> &str {
         self.0.path.as_ref().map_or("", |path| truncated(path.path(), LONGEST_PATH))
-    }
-
-    /// The id of the API as the client sent it.
-    pub(crate) fn api_id_bytes(&self) -> Option<&[u8]> {
-        self.0.api_id.as_ref().map(HeaderValue::as_bytes)
     }
 
     /// The id of the API that API Gateway wrote.

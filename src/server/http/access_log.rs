@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
 use tokio::time::Instant;
 use tracing::{Level, enabled, info};
 
@@ -30,9 +30,14 @@ struct Entry {
 }
 
 impl RequestRecord {
-    pub(super) fn new(context: RequestContext) -> Self {
-        let is_on = enabled!(target: TARGET, Level::INFO);
-        let entry = is_on.then_some(Entry { context, status: None, bytes: 0, is_complete: false });
+    /// Where the access log is on, stores the context with the request, so that the lines of the
+    /// service have its number too.
+    pub(super) fn new<B>(request: &mut Request<B>) -> Self {
+        let entry = enabled!(target: TARGET, Level::INFO).then(|| {
+            let context = RequestContext::new(request);
+            context.store(request.extensions_mut());
+            Entry { context, status: None, bytes: 0, is_complete: false }
+        });
         Self { began: Instant::now(), entry }
     }
 

@@ -16,7 +16,7 @@ use tracing::error;
 
 use crate::error::BoxError;
 use crate::problem::{self, ProblemBody};
-use crate::request_context::{RequestContext, log_request};
+use crate::request_context::{API_ID, RequestContext, log_request};
 use crate::server::http::in_flight::InFlight;
 use crate::server::http::malformed::Malformed;
 use crate::server::http::request_check::check;
@@ -78,12 +78,11 @@ impl<S: HttpService> Service<Request<Incoming>> for Gate<S> {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let version = request.version();
-        let context = RequestContext::new(&request);
-        if !self.state.admission.admit_request(context.api_id_bytes()) {
+        let api_id = request.headers().get(API_ID).map(HeaderValue::as_bytes);
+        if !self.state.admission.admit_request(api_id) {
             return GateFuture { inner: None, in_flight: None, version };
         }
-        context.store(request.extensions_mut());
-        let in_flight = Some(InFlight::new(&self.state, context, version));
+        let in_flight = Some(InFlight::new(&self.state, &mut request));
         self.state.progress.head_completed();
         if version < Version::HTTP_2 {
             self.state.body_began(!request.body().is_end_stream());

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Buf;
-use http::{Response, Version};
+use http::{Request, Response, Version};
 use http_body::{Body, Frame};
 use tokio::time::Instant;
 
-use crate::request_context::RequestContext;
 use crate::server::http::access_log::RequestRecord;
 use crate::server::http::state::ConnectionState;
 use crate::server::phase::Phase;
@@ -22,16 +21,12 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn new(
-        state: &Arc<ConnectionState>,
-        context: RequestContext,
-        version: Version,
-    ) -> Self {
+    pub(super) fn new<B>(state: &Arc<ConnectionState>, request: &mut Request<B>) -> Self {
         let in_flight = state.request_began();
-        if in_flight == state.max_streams && version == Version::HTTP_2 {
+        if in_flight == state.max_streams && request.version() == Version::HTTP_2 {
             state.meters.streams_exhausted();
         }
-        Self { state: Arc::clone(state), record: RequestRecord::new(context), has_data: false }
+        Self { state: Arc::clone(state), record: RequestRecord::new(request), has_data: false }
     }
 
     pub(super) fn state(&self) -> &ConnectionState {

@@ -31,9 +31,9 @@ use crate::error::BoxError;
 use crate::problem::{self, DiscardLimit};
 use crate::request_context::{RequestContext, log_request};
 use crate::service::headers::HeaderRules;
-use crate::service::proxy::exchange::{Deadlines, Outgoing, exchange};
+use crate::service::proxy::exchange::{Deadlines, Outgoing, UpstreamResponse, exchange};
 use crate::service::proxy::failure::ProxyError;
-use crate::service::proxy::pool::Pool;
+use crate::service::proxy::pool::{Pool, Slot};
 use crate::service::proxy::request::check;
 use crate::service::proxy::upload::Upload;
 
@@ -188,7 +188,7 @@ impl Inner {
         &self,
         head: &head::Parts,
         upload: &Upload,
-    ) -> Result<Response<ProxyBody>, ProxyError> {
+    ) -> Result<(UpstreamResponse, Slot), ProxyError> {
         let began = Instant::now();
         let target = check(head).map_err(ProxyError::Rejection)?;
         let client = head.extensions.get::<ClientIdentity>().ok_or(ProxyError::NoIdentity)?;
@@ -196,16 +196,26 @@ impl Inner {
         let slot = self.pool.enter(began + self.deadlines.response).await?;
         let (state, upstream) = (&self.state, &self.upstream);
         let response = exchange(state, upstream, &slot, &outgoing, self.deadlines, began).await?;
+        Ok((response, slot))
+    }
+
+    fn relay(
+        &self,
+        response: UpstreamResponse,
+        slot: Slot,
+        head: Box<head::Parts>,
+        upload: Upload,
+    ) -> Response<ProxyBody> {
+        let version = head.version;
         let is_early = !upload.is_over() || response.connection.traffic.has_write_failed();
-        let context = RequestContext::of_head(head);
-        let mut response = response::relay(response, slot, upload.clone(), context);
+        let mut response = response::relay(response, slot, head, upload);
         // An early response: the unread request body makes the connection unusable for another
         // request of HTTP/1, which the client must know.
         if is_early {
-            problem::close(&mut response, head.version);
+            problem::close(&mut response, version);
             response.extensions_mut().insert(DiscardLimit(self.max_body));
         }
-        Ok(response)
+        response
     }
 }
 
@@ -248,6 +258,7 @@ where
 
     fn call(&self, request: Request<B>) -> ProxyFuture {
         let (head, body) = request.into_parts();
+        let head = Box::new(head);
         let (upload, fits) = Upload::new(body, self.0.max_body, self.0.deadlines.body);
         let proxy = Arc::clone(&self.0);
         Box::pin(async move {
@@ -255,8 +266,10 @@ where
                 Ok(()) => proxy.forward(&head, &upload).await,
                 Err(error) => Err(error.into()),
             };
-            let max_body = proxy.max_body;
-            Ok(forwarded.unwrap_or_else(|failure| report(&failure, &head, upload, max_body)))
+            Ok(match forwarded {
+                Ok((response, slot)) => proxy.relay(response, slot, head, upload),
+                Err(failure) => report(&failure, &head, upload, proxy.max_body),
+            })
         })
     }
 }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, Version, header};
+use http::{HeaderMap, Response, Version, header, request};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -37,7 +37,8 @@ struct Relay {
     source: Option<(Slot, Box<UpstreamConnection>)>,
     /// An error that is reported after the data before it has been sent.
     broken: Option<hyper::Error>,
-    context: RequestContext,
+    /// The head of the request, for the log line of a failure.
+    request: Box<request::Parts>,
 }
 
 impl ProxyBody {
@@ -50,8 +51,8 @@ impl ProxyBody {
 pub(super) fn relay(
     upstream: UpstreamResponse,
     slot: Slot,
+    request: Box<request::Parts>,
     upload: Upload,
-    context: RequestContext,
 ) -> Response<ProxyBody> {
     let (mut head, body) = upstream.response.into_parts();
     // The framing towards the client follows from the client's version and the body.
@@ -61,7 +62,7 @@ pub(super) fn relay(
     }
     headers::for_client(&mut head.headers);
     let source = Some((slot, upstream.connection));
-    let mut relay = Relay { body, source, broken: None, context };
+    let mut relay = Relay { body, source, broken: None, request };
     if relay.body.is_end_stream() {
         relay.finish();
     }
@@ -92,7 +93,8 @@ impl Relay {
         let failure = BodyFailure::of(error, was_reset);
         let (cause, error) = (failure.as_str(), ProxyError::Body(failure));
         error.count();
-        log_request!(warn, &self.context, "upstream_failed", reason = error.reason(), cause, %error);
+        let context = RequestContext::of_head(&self.request);
+        log_request!(warn, &context, "upstream_failed", reason = error.reason(), cause, %error);
     }
 
     fn poll_frame(
