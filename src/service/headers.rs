@@ -191,10 +191,10 @@ impl List {
         if value.is_empty() {
             return;
         }
-        if !self.0.is_empty() {
-            self.0.extend_from_slice(b", ");
+        match self.0.is_empty() {
+            true => self.0.reserve(value.len() + Self::ROOM),
+            false => self.0.extend_from_slice(b", "),
         }
-        self.0.reserve(value.len() + Self::ROOM);
         self.0.extend_from_slice(value);
     }
 
@@ -271,11 +271,14 @@ pub fn for_trailers(trailers: &mut HeaderMap) {
 /// The values of `Connection` that may name headers: most name none.
 fn nominating_values(headers: &HeaderMap) -> Vec<HeaderValue> {
     const COMMON: [&[u8]; 2] = [b"close", b"keep-alive"];
-    let values = headers.get_all(header::CONNECTION).iter();
+    let values = headers.get_all(header::CONNECTION);
     let is_common = |value: &HeaderValue| {
         COMMON.iter().any(|common| value.as_bytes().eq_ignore_ascii_case(common))
     };
-    values.filter(|value| !is_common(value)).cloned().collect()
+    match values.iter().all(is_common) {
+        true => Vec::new(),
+        false => values.iter().cloned().collect(),
+    }
 }
 
 /// True if `Connection` names this header as hop-by-hop. `Host` cannot be named: without it the

@@ -199,7 +199,7 @@ fn candidates(name: &[u8]) -> &'static [(&'static str, Action)] {
 pub fn is_identity(name: &str) -> bool {
     let name = name.as_bytes();
     let is_prefix = |(prefix, action): &(&str, Action)| {
-        matches!(action, Identity) && folds_to_prefix(name, prefix)
+        matches!(action, Identity) && folds_to_prefix(name, prefix.as_bytes())
     };
     candidates(name).iter().any(is_prefix)
 }
@@ -207,10 +207,15 @@ pub fn is_identity(name: &str) -> bool {
 /// True if the table strips request headers of this name.
 pub(super) fn is_stripped(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
-    candidates(name).iter().any(|(rule, action)| match action {
-        Identity => folds_to_prefix(name, rule),
-        Strip => folds_to(name, rule),
-        ExactSpelling => name != rule.as_bytes() && folds_to(name, rule),
+    candidates(name).iter().any(|(rule, action)| {
+        let rule = rule.as_bytes();
+        match action {
+            Identity => folds_to_prefix(name, rule),
+            // Most lengths differ, and comparing whole names is quicker than folding them.
+            _ if name.len() != rule.len() => false,
+            _ if name == rule => matches!(action, Strip),
+            _ => folds_to_prefix(name, rule),
+        }
     })
 }
 
@@ -218,15 +223,12 @@ fn fold(character: u8) -> u8 {
     if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { b'-' }
 }
 
-fn folds_to_prefix(name: &[u8], prefix: &str) -> bool {
+fn folds_to_prefix(name: &[u8], prefix: &[u8]) -> bool {
+    let are_alike = |(one, other): (&u8, &u8)| {
+        one.to_ascii_lowercase() == *other || *other == b'-' && !one.is_ascii_alphanumeric()
+    };
     // From the end: many names begin alike.
-    let are_alike = |(one, other): (&u8, u8)| fold(*one) == other;
-    let beginning = name.get(..prefix.len());
-    beginning.is_some_and(|it| it.iter().rev().zip(prefix.bytes().rev()).all(are_alike))
-}
-
-fn folds_to(name: &[u8], other: &str) -> bool {
-    name.len() == other.len() && folds_to_prefix(name, other)
+    name.get(..prefix.len()).is_some_and(|it| it.iter().zip(prefix).rev().all(are_alike))
 }
 
 fn folded(name: &HeaderName) -> String {
