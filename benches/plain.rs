@@ -1,7 +1,8 @@
 //! What one writes in an afternoon with hyper, tokio-rustls and hyper-util's client, without any of
-//! what portcullis promises: what its promises cost is the difference. `benches/peers` runs it.
+//! what portcullis promises: what its promises cost is the difference. It has the allocator, the
+//! response and the timeouts of portcullis, and sets `X-Forwarded-For`. `benches/peers` runs it.
 //!
-//!     plain DIR [UPSTREAM]    certificates as `load certs` makes them; says where it listens
+//!     plain DIR [UPSTREAM]    certificates as `load certs` makes them; prints where it listens
 
 #![allow(
     clippy::expect_used,
@@ -13,16 +14,17 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -30,7 +32,15 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::time_provider::DefaultTimeProvider;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long the application may take.
+const TIMEOUT: Duration = Duration::from_secs(29);
 
 #[tokio::main]
 async fn main() {
@@ -44,28 +54,34 @@ async fn main() {
     connector.set_nodelay(true);
     let client: Client<_, Incoming> = Client::builder(TokioExecutor::new()).build(connector);
     loop {
-        let (tcp, _) = listener.accept().await.unwrap();
+        let (tcp, peer) = listener.accept().await.unwrap();
         let (acceptor, client, upstream) = (acceptor.clone(), client.clone(), upstream.clone());
         tokio::spawn(async move {
             tcp.set_nodelay(true).unwrap();
             let Ok(stream) = acceptor.accept(tcp).await else { return };
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let io = TokioIo::new(stream);
+            let mut http1 = http1::Builder::new();
+            // With a timer, the head of a request has 30 seconds.
+            http1.timer(TokioTimer::new());
             let _ = match upstream {
                 None if is_http2 => {
                     http2::Builder::new(TokioExecutor::new())
                         .serve_connection(io, service_fn(hello))
                         .await
                 }
-                None => http1::Builder::new().serve_connection(io, service_fn(hello)).await,
+                None => http1.serve_connection(io, service_fn(hello)).await,
                 Some(upstream) => {
+                    let forwarded_for = HeaderValue::try_from(peer.ip().to_string()).unwrap();
                     let proxy = service_fn(|mut request: Request<Incoming>| {
                         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
                         *request.uri_mut() =
                             format!("http://{upstream}{path}").parse::<Uri>().unwrap();
-                        client.request(request)
+                        request.headers_mut().append("x-forwarded-for", forwarded_for.clone());
+                        let response = client.request(request);
+                        async { timeout(TIMEOUT, response).await.expect("a response in time") }
                     });
-                    http1::Builder::new().serve_connection(io, proxy).await
+                    http1.serve_connection(io, proxy).await
                 }
             };
         });
@@ -73,7 +89,10 @@ async fn main() {
 }
 
 async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::new(Bytes::from_static(b"hello world\n"))))
+    let mut response = Response::new(Full::new(Bytes::from_static(b"hello world\n")));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    Ok(response)
 }
 
 fn tls(certs: &std::path::Path) -> ServerConfig {
