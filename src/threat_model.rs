@@ -133,7 +133,7 @@
 //! |---|---|---|
 //! | other files, other hosts | Landlock, where the kernel has it | `tests/it/sandbox.rs` `sandbox_rights_are_logged_once` |
 //! | its keys, from a core dump, the log or `Debug` | none is written; no type that holds a key prints it | `tests/it/sandbox.rs` `no_core_dump_holds_the_memory`; `tests/it/binary.rs` `no_key_is_in_the_log` |
-//! | its key, from the disk | a warning about its mode; an ACME cache is refused | `tests/it/sandbox.rs` `key_readable_by_others_is_reported`; `tests/it/acme/failures.rs` `cache_that_others_can_read_is_refused` |
+//! | its key, from the disk | a warning about its mode; an ACME cache is refused | `tests/it/sandbox.rs` `key_readable_by_others_is_reported`; `tests/it/acme/cache.rs` `cache_that_others_can_read_is_refused` |
 //!
 //! # The library's user
 //!

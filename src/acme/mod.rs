@@ -159,6 +159,8 @@ impl Acme {
             warn!(problem, remedy = "none: failures are counted anew", "acme_cache_damaged");
             History::default()
         });
+        let Settings { domains, directory, .. } = &self.settings;
+        history.begin(format!("{} from {directory}", domains.join(" ")));
         history.forget_impossible_pause(seconds(SystemTime::now()));
         if let Err(problem) = self.cache.account() {
             warn!(problem, remedy = "none: a new account is made", "acme_cache_damaged");

@@ -111,8 +111,11 @@ impl Client<'_> {
                 only_return_existing: false,
             };
             let created = builder.create(&new, directory.clone(), None).await;
-            let (account, credentials) =
-                created.map_err(|error| Failure::of(Step::Account, &error))?;
+            // It fetches the directory first; only the directory itself sends a problem.
+            let (account, credentials) = created.map_err(|error| match error {
+                Error::Api(_) => Failure::of(Step::Account, &error),
+                _ => Failure::of(Step::Directory, &error),
+            })?;
             store(credentials)?;
             return Ok(account);
         };

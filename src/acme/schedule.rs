@@ -37,6 +37,8 @@ const FINAL: [&str; 7] = [
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct History {
+    /// What was ordered, and from whom: a pause is for no other order.
+    pub(super) order: String,
     /// Orders that failed since the last certificate.
     pub(super) failures: u32,
     /// No order begins before.
@@ -110,6 +112,7 @@ impl History {
     pub(super) fn record_success(&mut self, now: u64) {
         let is_early = self.last_issued.is_some_and(|before| now < before.saturating_add(HOUR));
         *self = Self {
+            order: std::mem::take(&mut self.order),
             last_issued: Some(now),
             failed_validations: std::mem::take(&mut self.failed_validations),
             early_renewals: if is_early { self.early_renewals.saturating_add(1) } else { 0 },
@@ -123,6 +126,15 @@ impl History {
         match self.early_renewals {
             0 => 0,
             early => (*ARI_INTERVAL.start() << early.min(16)).min(HOUR),
+        }
+    }
+
+    /// Begins with an order. A pause after failures of another one is dropped: an operator who
+    /// corrects a name or the directory waits for nothing.
+    pub(super) fn begin(&mut self, order: String) {
+        if self.order != order {
+            self.order = order;
+            (self.failures, self.not_before, self.last_failure) = (0, 0, None);
         }
     }
 
@@ -276,6 +288,19 @@ mod tests {
         history.record_failure(&Failure { invalid: vec!["a".to_owned()], ..failure() }, NOW, 0.3);
         let stored = serde_json::to_string(&history).unwrap();
         assert_eq!(serde_json::from_str::<History>(&stored).unwrap(), history);
+    }
+
+    #[test]
+    fn a_pause_is_for_the_order_that_failed_and_not_for_another() {
+        let mut history = History::default();
+        history.begin("a.example".to_owned());
+        let failure = Failure { invalid: vec!["a.example".to_owned()], ..failure() };
+        let next = history.record_failure(&failure, NOW, 0.5);
+        history.begin("a.example".to_owned());
+        assert_eq!((history.failures, history.not_before), (1, next));
+        history.begin("b.example".to_owned());
+        assert_eq!((history.failures, history.not_before, &history.last_failure), (0, 0, &None));
+        assert_eq!(history.failed_validations.len(), 1, "they count for the hour");
     }
 
     #[test]

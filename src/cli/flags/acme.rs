@@ -210,10 +210,20 @@ fn email(text: &str) -> Result<String, String> {
 
 fn directory(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("{error}; give the directory's URL"))?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("https"), Some(host)) if !host.is_empty() => Ok(uri),
-        _ => Err("it must begin with https://".to_owned()),
+    let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err("it must begin with https://".to_owned());
+    };
+    if authority.as_str().contains('@') {
+        return Err("it holds a user name, which would be logged; an account at the directory is \
+                    made by itself"
+            .to_owned());
     }
+    // The parser of URLs takes any number for a port.
+    let has_port = authority.as_str().len() > authority.host().len();
+    if authority.host().is_empty() || (has_port && authority.port_u16().is_none()) {
+        return Err("its host or port is none; write it as https://ca.example/directory".to_owned());
+    }
+    Ok(uri)
 }
 
 #[cfg(test)]
@@ -241,9 +251,17 @@ mod tests {
     fn directory_is_an_https_url() {
         assert!(directory(LETS_ENCRYPT).is_ok());
         assert!(directory("https://127.0.0.1:14000/dir").is_ok());
+        assert!(directory("https://[::1]/dir").is_ok());
         for wrong in ["http://ca.example/dir", "ca.example", "/dir", "https://", "ftp://a/", "a b"]
         {
             assert!(directory(wrong).is_err(), "{wrong}");
+        }
+        for (wrong, word) in [
+            ("https://user:secret@ca.example/dir", "user name"),
+            ("https://ca.example:99999/dir", "port"),
+        ] {
+            let error = directory(wrong).unwrap_err();
+            assert!(error.contains(word) && !error.contains("secret"), "{error}");
         }
     }
 

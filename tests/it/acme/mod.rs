@@ -2,6 +2,7 @@
 //! `pebble-challtestsrv` stand for Let's Encrypt, and a small directory of our own for what pebble
 //! cannot do (renewal information, nonsense).
 
+mod cache;
 mod directory;
 mod failures;
 mod flood;
