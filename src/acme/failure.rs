@@ -8,6 +8,9 @@ use instant_acme::{Error, Problem};
 use super::client::describe;
 use super::seconds;
 
+/// So many characters of a directory's response are shown.
+const LONGEST_DETAIL: usize = 1000;
+
 /// How far an order got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -90,7 +93,7 @@ impl Failure {
         Self {
             step,
             problem_type: None,
-            detail: detail.into(),
+            detail: shortened(detail.into()),
             retry_after: None,
             invalid: Vec::new(),
             is_hopeless: false,
@@ -100,7 +103,7 @@ impl Failure {
     pub(super) fn of(step: Step, error: &Error) -> Self {
         match error {
             Error::Api(problem) => {
-                let problem_type = worst_type(problem);
+                let problem_type = worst_type(problem).map(shortened);
                 Self { problem_type, ..Self::new(step, detail(problem)) }
             }
             Error::Timeout(next) => {
@@ -148,6 +151,15 @@ impl Failure {
     }
 }
 
+/// The directory's own words go to the log, the history and the status page.
+fn shortened(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(LONGEST_DETAIL) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
+}
+
 /// Of a problem made of several, the one that ends all attempts counts.
 fn worst_type(problem: &Problem) -> Option<String> {
     let types = problem.subproblems.iter().filter_map(|it| it.r#type.as_ref());
@@ -185,6 +197,16 @@ mod tests {
         assert!(failure.is_final());
         for part in ["two problems", "a.example", "no A record", "never"] {
             assert!(failure.detail.contains(part), "{}", failure.detail);
+        }
+    }
+
+    #[test]
+    fn long_words_of_a_directory_are_shortened_and_short_ones_are_whole() {
+        for (length, shown) in [(LONGEST_DETAIL, LONGEST_DETAIL), (500_000, LONGEST_DETAIL + 1)] {
+            let long = "ü".repeat(length);
+            let failure = problem(&format!(r#"{{"type": "{long}", "detail": "{long}"}}"#));
+            assert_eq!(failure.detail.chars().count(), shown);
+            assert_eq!(failure.problem_type.unwrap_or_default().chars().count(), shown);
         }
     }
 

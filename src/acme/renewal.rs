@@ -234,7 +234,11 @@ impl<'a> Renewal<'a> {
 
     /// Updates the status page and the metrics.
     fn publish(&self, next_attempt: u64) {
-        let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        // A damaged history may hold any number.
+        let time = |seconds| {
+            let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+            time.unwrap_or(SystemTime::UNIX_EPOCH)
+        };
         let at = Duration::from_secs(next_attempt).as_secs_f64();
         gauge!("portcullis_acme_next_attempt_timestamp_seconds").set(at);
         let last_failure = self.history.last_failure.as_ref().map(|failure| AcmeFailure {

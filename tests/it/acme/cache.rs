@@ -125,3 +125,24 @@ fn damaged_cache_is_named_and_ordered_anew() {
     }
     server.wait_for_event("acme_certificate_issued", |_| true);
 }
+
+#[test]
+fn history_with_impossible_times_keeps_no_server_from_its_order() {
+    let directory = Directory::start(Behaviour::Works);
+    let site = AcmeServer::new();
+    site.fill_cache(-60..10);
+    let at = u64::MAX;
+    let history = serde_json::json!({
+        "order": format!("{DOMAIN} from {}", directory.url()),
+        "failures": u32::MAX,
+        "not_before": at,
+        "last_failure": {"at": at, "step": "order", "problem_type": null, "detail": "none"},
+        "last_issued": at,
+        "failed_validations": {DOMAIN: [at, at, at, at, at, 0]},
+        "early_renewals": u32::MAX,
+    });
+    fs::write(site.cache().join("history.json"), history.to_string()).unwrap();
+    let server = Portcullis::serve(site.flags(&directory.url(), &directory.ca(), &[DOMAIN]));
+    server.wait_for_event("acme_certificate_issued", |_| true);
+    assert_eq!(ask(&admin(&server), "/status").0, 200);
+}
