@@ -58,6 +58,8 @@
 //! |---|---|---|
 //! | stalls, redirects, sends HTML, nonsense or a wrong date | the order fails, what is active stays, and the problem is logged | `tests/it/acme/failures.rs` `directory_that_stalls_is_named`, `directory_that_is_none_is_named` |
 //! | vanishes, also during an order | the same | `tests/it/acme/failures.rs` `failed_renewal_leaves_the_active_certificate`, `directory_that_is_gone_during_an_order_changes_nothing` |
+//! | has got half of an order when this process is killed | the next start uses what was active, and needs one order at most | `tests/it/acme/killed.rs` `server_killed_at_each_request_of_its_first_order_needs_one_more_order`, `server_killed_at_each_request_of_a_renewal_keeps_the_certificate_of_before`, `pair_that_was_being_written_is_not_used_and_the_one_of_before_is` |
+//! | sends a problem of a megabyte | a thousand characters are kept | `src/acme/failure.rs` `long_words_of_a_directory_are_shortened_and_short_ones_are_whole` |
 //! | issues for another name or key, or a worse chain | the certificate is not used | `tests/it/acme/failures.rs` `issued_certificate_that_does_not_fit_is_not_used`; `src/acme/certificate.rs` `issued_certificate_for_another_key_is_not_used`, `chain_without_its_issuer_is_used_only_where_nothing_better_is_active` |
 //! | wants each certificate renewed at once | renewal information is fetched later and later | `src/acme/schedule.rs` `a_window_that_is_always_now_leads_to_fewer_and_fewer_orders` |
 //! | is another server | its certificate must be of a known CA, or of `--acme-ca` | `tests/it/acme/failures.rs` `directory_with_a_certificate_of_an_unknown_ca_is_named` |

@@ -112,7 +112,8 @@ impl Loader {
         problems.extend(self.sources.iter().flat_map(Source::problems));
         if let Some(identity) = self.identity.good() {
             let file = self.identity.certificate.path();
-            problems.extend(server_validity(file, identity.summary.validity, now));
+            let validity = identity.summary.validity;
+            problems.extend(server_validity(file, validity, identity.is_ordered, now));
         }
         problems.extend(self.loaded().filter_map(|loaded| trusted_validity(&loaded, now)));
         problems.sort_by_key(|problem| problem.severity == Severity::Warning);
@@ -173,13 +174,21 @@ impl Loader {
 const CHECK_CLOCK: &str = "if it should be valid now, set this machine's clock";
 
 /// API Gateway connects to no server whose certificate is expired.
-fn server_validity(file: &Path, validity: Validity, now: UnixTime) -> Option<Problem> {
+fn server_validity(
+    file: &Path,
+    validity: Validity,
+    is_ordered: bool,
+    now: UnixTime,
+) -> Option<Problem> {
     match validity.at(now) {
         ValidityState::Valid(_) => None,
         ValidityState::Expired(_) => {
             let message =
                 format!("the server's certificate ended at {}", rfc3339(validity.not_after));
-            let remedy = "renew it: API Gateway connects to no server without a valid one";
+            let remedy = match is_ordered {
+                true => "serve orders another one at once: see acme_order_failed in its log",
+                false => "renew it: API Gateway connects to no server without a valid one",
+            };
             Some(Problem::error(file, message, remedy))
         }
         ValidityState::NotYetValid(_) => {

@@ -222,6 +222,8 @@ fn is_only_acme<'a>(mut offered: impl Iterator<Item = &'a [u8]>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use proptest::prelude::*;
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -237,8 +239,8 @@ mod tests {
         CertifiedKey::new(vec![CertificateDer::from(certificate.der().to_vec())], key)
     }
 
-    /// Whether a real ClientHello with this ALPN list and SNI gets the relaxed configuration.
-    fn is_relaxed(challenges: &Challenges, alpn: &[Vec<u8>], name: &str) -> bool {
+    /// A real ClientHello with this ALPN list and SNI.
+    fn client_hello(alpn: &[Vec<u8>], name: &str) -> Vec<u8> {
         let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -249,8 +251,13 @@ mod tests {
         let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
         let mut bytes = Vec::new();
         client.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Whether it gets the relaxed configuration.
+    fn is_relaxed(challenges: &Challenges, alpn: &[Vec<u8>], name: &str) -> bool {
         let mut acceptor = Acceptor::default();
-        acceptor.read_tls(&mut bytes.as_slice()).unwrap();
+        acceptor.read_tls(&mut client_hello(alpn, name).as_slice()).unwrap();
         let accepted = acceptor.accept().unwrap().unwrap();
         challenges.config_for(&accepted.client_hello()).is_some()
     }
@@ -276,6 +283,30 @@ mod tests {
         assert!(!is_relaxed(&challenges, &acme_only(), "api.example"), "after");
         drop(other);
         assert!(!challenges.is_open());
+    }
+
+    /// Whether the response to a ClientHello is computed where so many are at once.
+    async fn is_computed(at_once: usize) -> bool {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        client.unwrap().write_all(&client_hello(&acme_only(), "api.example")).await.unwrap();
+        let socket = BufferedWriter::new(accepted.unwrap().0);
+        let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await.unwrap();
+        let challenges = Arc::new(Challenges::new());
+        let _validation = challenges.open("api.example", key()).unwrap();
+        let config = Arc::clone(&challenges.by_name()["api.example"]);
+        let limiter = HandshakeLimiter::uncounted(at_once);
+        let mut compute = pin!(compute_response(start, config, &limiter));
+        // The first poll takes a permit and yields, the second one computes.
+        let mut poll = || compute.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        poll() || poll()
+    }
+
+    #[tokio::test]
+    async fn response_to_a_client_hello_is_computed_in_its_turn() {
+        assert!(is_computed(1).await);
+        assert!(!is_computed(0).await, "no turn");
     }
 
     #[test]

@@ -79,5 +79,6 @@ fn check_reports_an_expired_certificate_in_the_cache_and_no_valid_one() {
         let flags = site.flags("https://localhost:1/dir", &ca, &[DOMAIN]);
         let finished = run(Portcullis::command().arg("check").args(flags), "");
         assert_eq!(finished.code, Some(code), "{finished}");
+        assert_eq!(finished.stdout.contains("serve orders another one"), code == 2, "{finished}");
     }
 }
