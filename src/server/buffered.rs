@@ -1,5 +1,7 @@
 //! A socket that sends the many writes of a handshake in few segments.
 //!
+//! It begins with the bytes by which the server has told TLS from plain HTTP, which are read again.
+//!
 //! Each write costs more than its bytes: a system call, a segment, and a client that wakes for it.
 //! During the handshake, writes are buffered until the server waits for the peer; the session
 //! ticket, for which no peer waits, goes out with the first response or, without one, a flush.
@@ -8,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -18,14 +21,17 @@ const MAX_BUFFERED: usize = 16 << 10;
 #[derive(Debug)]
 pub(in crate::server) struct BufferedWriter {
     socket: TcpStream,
+    /// Bytes to be read again, before the next ones.
+    unread: Bytes,
     buffer: Vec<u8>,
     is_buffering: bool,
 }
 
 impl BufferedWriter {
-    /// Buffers writes, in spite of flushes, until a read waits for the peer.
-    pub(in crate::server) fn new(socket: TcpStream) -> Self {
-        Self { socket, buffer: Vec::new(), is_buffering: true }
+    /// Buffers writes, in spite of flushes, until a read waits for the peer. `unread` are the bytes
+    /// that have been read from the socket already.
+    pub(in crate::server) fn new(socket: TcpStream, unread: Bytes) -> Self {
+        Self { socket, unread, buffer: Vec::new(), is_buffering: true }
     }
 
     /// Ends the buffering: what is buffered goes out with the next write or flush.
@@ -57,6 +63,11 @@ impl AsyncRead for BufferedWriter {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let poll = Pin::new(&mut self.socket).poll_read(context, buffer);
         // Once buffering has ended, a flush follows, and hyper reads again before it writes.
         if poll.is_pending()
@@ -137,7 +148,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
-        (BufferedWriter::new(accepted.unwrap().0), client.unwrap())
+        (BufferedWriter::new(accepted.unwrap().0, Bytes::new()), client.unwrap())
     }
 
     #[tokio::test]
@@ -156,6 +167,17 @@ mod tests {
         let (read, waited) = tokio::join!(exchange, writer.read_exact(&mut response));
         waited.unwrap();
         assert_eq!((&read, &response), (b"one", b"two"));
+    }
+
+    #[tokio::test]
+    async fn bytes_that_were_read_already_come_before_the_next() {
+        let (BufferedWriter { socket, .. }, mut client) = pair().await;
+        let mut writer = BufferedWriter::new(socket, Bytes::from_static(b"first "));
+        client.write_all(b"second").await.unwrap();
+        let mut read = [0; 12];
+        writer.read_exact(&mut read[..2]).await.unwrap();
+        writer.read_exact(&mut read[2..]).await.unwrap();
+        assert_eq!(&read, b"first second");
     }
 
     #[tokio::test]

@@ -15,7 +15,6 @@ use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, ServerConfig};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::{Accept, StartHandshake};
@@ -154,14 +153,14 @@ impl Drop for Validation {
 /// Reads the ClientHello while something is being validated, and returns the strict handshake. A
 /// relaxed one is dealt with here, whole.
 pub(super) async fn begin(
-    socket: TcpStream,
+    socket: BufferedWriter,
     challenges: &Challenges,
     current: &Current,
     limiter: &HandshakeLimiter,
     deadline: Instant,
 ) -> Result<Accept<BufferedWriter>, HandshakeError> {
     let relaxed = deadline.min(Instant::now() + LONGEST);
-    let mut hello = LazyConfigAcceptor::new(Acceptor::default(), BufferedWriter::new(socket));
+    let mut hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
     let start = match timeout_at(deadline, limiter.run(&mut hello, || {})).await {
         Ok(Ok(start)) => start,
         Ok(Err(error)) => {

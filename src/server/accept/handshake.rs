@@ -1,8 +1,12 @@
 //! From an accepted socket to a TLS connection, or to the one reason why not.
 
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use bytes::Bytes;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -18,20 +22,29 @@ use crate::trust::{Reason, take_rejection};
 /// The content type of a TLS record that holds a handshake message (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
 
+/// The largest ClientHello that most clients send: post-quantum key shares are large.
+const CLIENT_HELLO_SIZE: usize = 2048;
+
 /// How a request in plain HTTP begins.
 const METHODS: [&str; 10] = [
     "GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "CONNECT ", "TRACE ", "PRI ",
 ];
 
-/// Waits for the first bytes, and returns those that have arrived by then, without consuming them.
-pub(in crate::server) async fn peek_first_bytes<'a>(
-    socket: &TcpStream,
-    first: &'a mut [u8; 8],
+/// Waits for the first bytes, and reads those that have arrived by then.
+pub(in crate::server) async fn read_first_bytes(
+    socket: &mut TcpStream,
     deadline: Instant,
-) -> Result<&'a [u8], HandshakeError> {
-    match timeout_at(deadline, socket.peek(first)).await {
-        Ok(Ok(0) | Err(_)) => Err(HandshakeError::LeftSilently),
-        Ok(Ok(count)) => Ok(first.get(..count).unwrap_or_default()),
+) -> Result<Bytes, HandshakeError> {
+    // The buffer is no part of the future: a silent connection takes no memory.
+    let first = poll_fn(|context| {
+        let mut buffer = [MaybeUninit::uninit(); CLIENT_HELLO_SIZE];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
+        let read = Pin::new(&mut *socket).poll_read(context, &mut buffer);
+        read.map_ok(|()| Bytes::copy_from_slice(buffer.filled()))
+    });
+    match timeout_at(deadline, first).await {
+        Ok(Ok(first)) if !first.is_empty() => Ok(first),
+        Ok(_) => Err(HandshakeError::LeftSilently),
         Err(_) => Err(Reason::HandshakeTimeout.into()),
     }
 }
@@ -39,18 +52,19 @@ pub(in crate::server) async fn peek_first_bytes<'a>(
 /// Performs the TLS handshake with the newest generation. Returns the connection and the duration.
 pub(in crate::server) async fn perform(
     socket: TcpStream,
-    first: &[u8],
+    first: Bytes,
     current: &Current,
     challenges: Option<&Challenges>,
     limiter: &HandshakeLimiter,
     deadline: Instant,
 ) -> Result<(TlsStream, Duration), HandshakeError> {
     if first.first() != Some(&HANDSHAKE_RECORD) {
-        return Err(respond_to_plain_http(socket, first).await);
+        return Err(respond_to_plain_http(socket, &first).await);
     }
     let began = Instant::now();
+    let socket = BufferedWriter::new(socket, first);
     let accept = match challenges.filter(|challenges| challenges.is_open()) {
-        None => TlsAcceptor::from(current.newest().tls.clone()).accept(BufferedWriter::new(socket)),
+        None => TlsAcceptor::from(current.newest().tls.clone()).accept(socket),
         Some(challenges) => {
             Box::pin(acme::begin(socket, challenges, current, limiter, deadline)).await?
         }
@@ -89,7 +103,7 @@ async fn respond_to_plain_http(mut socket: TcpStream, first: &[u8]) -> Handshake
         Connection: close\r\n\r\n\
         This port speaks HTTPS only: send the request to an https:// URL\n";
     let is_sent = socket.write_all(RESPONSE).await.is_ok();
-    let socket = is_sent.then(|| BufferedWriter::new(socket));
+    let socket = is_sent.then(|| BufferedWriter::new(socket, Bytes::new()));
     HandshakeError::Rejected(Box::new(Reason::PlainHttp.into()), socket)
 }
 

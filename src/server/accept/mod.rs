@@ -209,8 +209,7 @@ async fn establish<S>(
     if let Some(from) = &acceptor.limits.proxy_protocol_from {
         *peer = proxy_header::read(&mut socket, *peer, from, deadline).await?;
     }
-    let mut first = [0; 8];
-    let first = handshake::peek_first_bytes(&socket, &mut first, deadline).await?;
+    let first = handshake::read_first_bytes(&mut socket, deadline).await?;
     has_begun();
     let Acceptor { current, challenges, limiter, .. } = acceptor;
     let challenges = challenges.as_deref();

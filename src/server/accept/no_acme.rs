@@ -1,7 +1,6 @@
 //! Replaces `acme.rs` in a build without the feature `acme`. The type has no value, so the
 //! handshake's branch for validations compiles to nothing.
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::Accept;
 
@@ -20,7 +19,7 @@ impl Challenges {
 }
 
 pub(super) async fn begin(
-    _socket: TcpStream,
+    _socket: BufferedWriter,
     challenges: &Challenges,
     _current: &Current,
     _limiter: &HandshakeLimiter,

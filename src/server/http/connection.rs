@@ -128,7 +128,7 @@ fn h1_builder(limits: &Limits) -> http1::Builder {
 /// Serves HTTP/1.1. hyper keeps several times the memory of TLS for a connection, so that an idle
 /// one parks: it drops hyper's state until the next byte arrives.
 async fn serve_h1<S: HttpService>(
-    io: &mut TokioIo<ProgressIo<TlsStream>>,
+    io: &mut TokioIo<ProgressIo>,
     service: Arc<S>,
     state: &Arc<ConnectionState>,
     phase: &mut watch::Receiver<Phase>,

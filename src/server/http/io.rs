@@ -10,11 +10,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::server::http::request_check::{FragmentScanner, pipelined_fragment};
 use crate::server::http::state::ConnectionState;
+use crate::server::tls_stream::TlsStream;
 
 /// A stream that records its progress in the connection's state.
 #[derive(Debug)]
-pub(super) struct ProgressIo<T> {
-    inner: T,
+pub(super) struct ProgressIo {
+    inner: TlsStream,
     state: Arc<ConnectionState>,
     /// False in HTTP/2, where bytes may be anything else than a head.
     records_heads: bool,
@@ -27,8 +28,8 @@ pub(super) struct ProgressIo<T> {
     is_shut: bool,
 }
 
-impl<T> ProgressIo<T> {
-    pub(super) fn new(inner: T, state: Arc<ConnectionState>, records_heads: bool) -> Self {
+impl ProgressIo {
+    pub(super) fn new(inner: TlsStream, state: Arc<ConnectionState>, records_heads: bool) -> Self {
         Self {
             inner,
             state,
@@ -41,7 +42,7 @@ impl<T> ProgressIo<T> {
         }
     }
 
-    pub(super) fn get_ref(&self) -> &T {
+    pub(super) fn get_ref(&self) -> &TlsStream {
         &self.inner
     }
 
@@ -50,7 +51,7 @@ impl<T> ProgressIo<T> {
         self.unread = unread;
     }
 
-    pub(super) fn into_inner(self) -> T {
+    pub(super) fn into_inner(self) -> TlsStream {
         self.inner
     }
 
@@ -96,7 +97,7 @@ impl<T> ProgressIo<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for ProgressIo<T> {
+impl AsyncRead for ProgressIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -125,7 +126,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for ProgressIo<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for ProgressIo<T> {
+impl AsyncWrite for ProgressIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -154,7 +155,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ProgressIo<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let poll = Pin::new(&mut self.inner).poll_shutdown(context);
+        let poll = if self.has_ended {
+            // The socket is closed next, which ends the stream as a shutdown would.
+            self.inner.get_mut().1.send_close_notify();
+            Pin::new(&mut self.inner).poll_flush(context)
+        } else {
+            Pin::new(&mut self.inner).poll_shutdown(context)
+        };
         self.is_shut |= poll.is_ready();
         poll
     }
