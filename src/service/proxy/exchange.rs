@@ -91,6 +91,7 @@ pub(super) async fn exchange(
     deadlines: Deadlines,
     began: Instant,
 ) -> Result<UpstreamResponse, ProxyError> {
+    // A repeatable request needs no check: it is sent again if the connection is closed.
     let idle = slot.idle(!outgoing.is_repeatable());
     let is_reused = idle.is_some();
     let connection = match idle {
@@ -137,11 +138,11 @@ struct Lost {
 /// How far a request without a response got, as seen on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
-    /// Nothing was written.
+    /// Nothing was written: the connection was closed before.
     Nothing,
     /// Something was written, and nothing was read.
     Something,
-    /// Something was read.
+    /// Something was written, and something was read.
     Responded,
 }
 
@@ -186,10 +187,12 @@ async fn send(
         Err(()) if outgoing.upload.progress().is_awaited => ProxyError::BodyTimeout,
         Err(()) => ProxyError::ResponseTimeout,
     };
-    let sent = match (connection.traffic.read() > 0, connection.traffic.has_written()) {
-        (true, _) => Sent::Responded,
-        (false, true) => Sent::Something,
-        (false, false) => Sent::Nothing,
+    // What was read before anything was written, such as a 408 to an idle connection, is no
+    // response.
+    let sent = match (connection.traffic.has_written(), connection.traffic.read() > 0) {
+        (false, _) => Sent::Nothing,
+        (true, false) => Sent::Something,
+        (true, true) => Sent::Responded,
     };
     Err(Lost { failure, sent })
 }

@@ -44,14 +44,16 @@ impl UpstreamConnection {
         }
     }
 
-    /// True if it can take a request. `probe` asks the system whether the peer has closed it, at
-    /// the price of a system call.
-    fn is_ready(&mut self, probe: bool) -> bool {
-        if probe {
-            self.traffic.probe();
-        }
-        self.drive(&mut Context::from_waker(Waker::noop()));
+    /// True if it can take a request, as far as the last [`drive`](Self::drive) has seen.
+    fn is_ready(&self) -> bool {
         self.connection.is_some() && self.sender.is_ready()
+    }
+
+    /// True if the peer has not closed it, which costs a system call.
+    fn is_open(&mut self) -> bool {
+        self.traffic.probe();
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.is_ready()
     }
 }
 
@@ -143,12 +145,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The idle connection that was used last.
-    pub(super) fn idle(&self, probe: bool) -> Option<Box<UpstreamConnection>> {
+    /// The idle connection that was used last. It may be closed, unless it `must_be_open`.
+    pub(super) fn idle(&self, must_be_open: bool) -> Option<Box<UpstreamConnection>> {
         let oldest = Instant::now() - self.pool.idle_timeout;
         loop {
             let (since, mut connection) = self.pool.lock().connections.pop()?;
-            if since > oldest && connection.is_ready(probe) {
+            if since > oldest && (!must_be_open || connection.is_open()) {
                 return Some(connection);
             }
         }
@@ -156,7 +158,9 @@ impl Slot {
 
     /// Returns a connection to the pool, if it can take another request.
     pub(super) fn give_back(self, mut connection: Box<UpstreamConnection>) {
-        if self.pool.idle_timeout.is_zero() || !connection.is_ready(false) {
+        // It also takes the waker of this task out of the connection, which would wake it for nothing.
+        connection.drive(&mut Context::from_waker(Waker::noop()));
+        if self.pool.idle_timeout.is_zero() || !connection.is_ready() {
             return;
         }
         let now = Instant::now();
@@ -191,10 +195,11 @@ mod tests {
     async fn probe_sees_a_connection_that_has_just_closed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut connection = UpstreamConnection::new(Stream::of(ours)).await.unwrap();
-        assert!(connection.is_ready(true));
+        assert!(connection.is_open());
         drop(theirs);
         // The runtime has not polled the socket since.
-        assert!(connection.is_ready(false));
-        assert!(!connection.is_ready(true));
+        connection.drive(&mut Context::from_waker(Waker::noop()));
+        assert!(connection.is_ready());
+        assert!(!connection.is_open());
     }
 }

@@ -1,5 +1,7 @@
 //! What happens when either side fails, and what bounds there are.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use super::*;
 
 #[tokio::test]
@@ -104,6 +106,26 @@ async fn request_is_not_retried_once_a_response_has_begun() {
     send(&mut tls, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(status(&read_until(&mut tls, "\r\n\r\n").await), 502);
     assert_eq!(app.record().requests.len(), 2);
+}
+
+#[tokio::test]
+async fn unasked_response_on_an_idle_upstream_connection_is_not_relayed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let front = Front::of(Proxy::new(url(&listener)));
+    let mut tls = front.connect().await;
+    let mut upstream = Vec::new();
+    for number in 1..=3 {
+        send(&mut tls, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(ok).await.unwrap();
+        let head = read_until(&mut tls, "ok").await;
+        assert_eq!(status(&head), 200, "{number}: {head}");
+        let unasked = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(unasked).await.unwrap();
+        upstream.push(stream);
+    }
 }
 
 #[tokio::test]
