@@ -228,7 +228,8 @@ fn folds_to_prefix(name: &[u8], prefix: &[u8]) -> bool {
         one.to_ascii_lowercase() == *other || *other == b'-' && !one.is_ascii_alphanumeric()
     };
     // From the end: many names begin alike.
-    name.get(..prefix.len()).is_some_and(|it| it.iter().zip(prefix).rev().all(are_alike))
+    let beginning = name.get(..prefix.len());
+    beginning.is_some_and(|it| it.iter().rev().zip(prefix.iter().rev()).all(are_alike))
 }
 
 fn folded(name: &HeaderName) -> String {
