@@ -46,7 +46,7 @@ fn main() {
             headers::for_application(&request, &identity, None);
             measured_request(&request, &identity);
         }
-        "header-policy-answer" => measured_answer(&mut vec![support::answer(); TIMES]),
+        "header-policy-response" => measured_response(&mut vec![support::response(); TIMES]),
         _ => panic!("unknown: {case}"),
     }
 }
@@ -67,8 +67,8 @@ fn measured_request(request: &request::Parts, client: &ClientIdentity) {
 }
 
 #[inline(never)]
-fn measured_answer(answers: &mut [HeaderMap]) {
-    for answer in answers {
-        headers::for_client(black_box(answer));
+fn measured_response(responses: &mut [HeaderMap]) {
+    for response in responses {
+        headers::for_client(black_box(response));
     }
 }

@@ -52,14 +52,15 @@ fn pem_loading(bench: &Bench, criterion: &mut Criterion) {
 
 fn header_policy(bench: &Bench, criterion: &mut Criterion) {
     let client = bench.gate(1).admit(&bench.client(), now()).expect("it is accepted");
-    let (request, answer, peer) = (support::request(), support::answer(), "192.0.2.7".parse().ok());
+    let (request, response, peer) =
+        (support::request(), support::response(), "192.0.2.7".parse().ok());
     let mut group = criterion.benchmark_group("header policy");
     group.bench_function("request", |bencher| {
         bencher.iter(|| headers::for_application(black_box(&request), &client, peer));
     });
-    group.bench_function("answer", |bencher| {
+    group.bench_function("response", |bencher| {
         bencher.iter_batched_ref(
-            || answer.clone(),
+            || response.clone(),
             |headers| headers::for_client(black_box(headers)),
             BatchSize::SmallInput,
         );
@@ -97,8 +98,8 @@ fn shake(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) {
     let name = "localhost".try_into().unwrap();
     let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
     let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
-    client.writer().write_all(b"ask").unwrap();
-    server.writer().write_all(b"answer").unwrap();
+    client.writer().write_all(b"request").unwrap();
+    server.writer().write_all(b"response").unwrap();
     let mut wire = Vec::new();
     while client.wants_write() || server.wants_write() {
         while client.wants_write() {
@@ -120,9 +121,9 @@ fn shake(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) {
         }
         wire.clear();
     }
-    let mut answer = [0; 6];
-    client.reader().read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"answer");
+    let mut response = [0; 8];
+    client.reader().read_exact(&mut response).unwrap();
+    assert_eq!(&response, b"response");
 }
 
 fn main() {

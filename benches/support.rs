@@ -55,8 +55,8 @@ pub fn request() -> request::Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-/// The headers of an application's answer.
-pub fn answer() -> HeaderMap {
+/// The headers of an application's response.
+pub fn response() -> HeaderMap {
     let all = [
         ("content-type", "application/json"),
         ("content-length", "12"),

@@ -17,7 +17,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCert
 
 use crate::{Options, certs};
 
-/// As API Gateway asks.
+/// A request as API Gateway makes it.
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\
 User-Agent: AmazonAPIGateway_a1b2c3d4e5\r\nAccept: */*\r\nAccept-Encoding: gzip,deflate\r\n\
 X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Port: 443\r\nX-Forwarded-Proto: https\r\n\
@@ -27,8 +27,8 @@ x-amzn-apigateway-api-id: a1b2c3d4e5\r\nConnection: Keep-Alive\r\n\r\n";
 /// Past this a server has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A client's configuration that can do one key exchange, and would rather have the longer key: which
-/// cipher suite it is, the server may say.
+/// A client's configuration that can do one key exchange, and would rather have the longer key: the
+/// server chooses the cipher suite.
 pub fn config(options: &Options, resumption: Resumption) -> Arc<ClientConfig> {
     let provider = CryptoProvider {
         cipher_suites: vec![
@@ -124,25 +124,25 @@ pub struct Connection {
     tls: ClientConnection,
     tcp: TcpStream,
     unsent: Vec<u8>,
-    answer: Vec<u8>,
-    asked: bool,
+    response: Vec<u8>,
+    has_sent_request: bool,
 }
 
 impl Connection {
-    /// With what it has to say first, unsaid.
+    /// Connects, without sending anything.
     fn open(options: &Options, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let name = "localhost".try_into().unwrap();
         let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         let tcp = TcpStream::connect(options.to)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { tls, tcp, unsent: Vec::new(), answer: Vec::new(), asked: false })
+        Ok(Self { tls, tcp, unsent: Vec::new(), response: Vec::new(), has_sent_request: false })
     }
 
-    /// Computes what is to be said next; the request, once the handshake is through.
+    /// Computes what is to be sent next: the request, once the handshake is complete.
     fn prepare(&mut self) -> io::Result<()> {
-        if !self.asked && !self.tls.is_handshaking() {
-            self.asked = true;
+        if !self.has_sent_request && !self.tls.is_handshaking() {
+            self.has_sent_request = true;
             self.tls.writer().write_all(REQUEST)?;
         }
         while self.tls.wants_write() {
@@ -157,19 +157,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads until it is this end's turn again; says whether the answer is there, whole.
+    /// Reads until it is this end's turn again. True if the whole response is there.
     fn receive(&mut self, body: &[u8]) -> io::Result<bool> {
         loop {
             if self.tls.read_tls(&mut self.tcp)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let state = self.tls.process_new_packets().map_err(io::Error::other)?;
-            if self.asked {
-                let have = self.answer.len();
-                self.answer.resize(have + state.plaintext_bytes_to_read(), 0);
-                self.tls.reader().read_exact(&mut self.answer[have..])?;
-                if is_whole(&self.answer, body)? {
-                    self.answer.clear();
+            if self.has_sent_request {
+                let have = self.response.len();
+                self.response.resize(have + state.plaintext_bytes_to_read(), 0);
+                self.tls.reader().read_exact(&mut self.response[have..])?;
+                if is_whole(&self.response, body)? {
+                    self.response.clear();
                     return Ok(true);
                 }
             } else if self.tls.wants_write() || !self.tls.is_handshaking() {
@@ -184,13 +184,13 @@ impl Connection {
     }
 }
 
-/// Whether this is all of the right answer.
-fn is_whole(answer: &[u8], expected: &[u8]) -> io::Result<bool> {
-    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
+/// True if this is the whole expected response; an error if it is another one.
+fn is_whole(response: &[u8], expected: &[u8]) -> io::Result<bool> {
+    let Some(end) = response.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(false);
     };
-    let (head, body) = answer.split_at(end + 4);
-    let wrong = || io::Error::other(String::from_utf8_lossy(answer));
+    let (head, body) = response.split_at(end + 4);
+    let wrong = || io::Error::other(String::from_utf8_lossy(response));
     if !head.starts_with(b"HTTP/1.1 200 ") {
         return Err(wrong());
     }
@@ -201,8 +201,8 @@ fn is_whole(answer: &[u8], expected: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// Opens a connection by each of these, and has each answer one request. Those that fail are
-/// counted and left out.
+/// Opens a connection with each of these, with one request each. Those that fail are counted and
+/// left out.
 pub fn open(
     options: &Options,
     configs: &[Arc<ClientConfig>],
@@ -213,7 +213,7 @@ pub fn open(
         connection.prepare()?;
         Ok(connection)
     });
-    // None is known to the server before all can speak.
+    // The server knows of none before all are ready to send.
     let mut under_way: Vec<_> = keep(opened.collect(), tally);
     let mut done = Vec::new();
     while !under_way.is_empty() {
@@ -235,9 +235,9 @@ pub fn open(
 }
 
 /// One more request on each.
-pub fn ask(options: &Options, connections: &mut [Connection], tally: &mut LazyCounter) {
+pub fn exchange(options: &Options, connections: &mut [Connection], tally: &mut LazyCounter) {
     for connection in &mut *connections {
-        connection.asked = false;
+        connection.has_sent_request = false;
         if let Err(error) = connection.prepare().and_then(|()| connection.send()) {
             tally.fail(&error);
         }

@@ -23,7 +23,7 @@ use crate::meter::Meter;
 /// How many requests warm a connection up.
 const WARM_UP: usize = 8;
 
-/// What all of them ask.
+/// The request of all of them, and the size of its response.
 pub struct Exchange {
     version: Version,
     request: Bytes,
@@ -82,7 +82,7 @@ impl Sender {
         }
     }
 
-    /// One request, as API Gateway makes it; says whether the response is right.
+    /// One request, as API Gateway makes it. True if the response is right.
     #[expect(clippy::await_holding_refcell_ref, reason = "one task has the connection")]
     async fn exchange(&mut self, exchange: &Exchange) -> bool {
         let method = if exchange.request.is_empty() { "GET" } else { "POST" };
@@ -169,7 +169,7 @@ async fn repeat(senders: &[Sender], exchange: &Rc<Exchange>, count: usize) -> us
     failed
 }
 
-/// As many requests as `--count` says, each connection one after the other.
+/// `--count` requests, each connection one after the other.
 pub fn closed_loop(mode: &str, options: &Options, exchange: Exchange) {
     run(async {
         let exchange = Rc::new(exchange);

@@ -75,7 +75,7 @@ impl ClientCertVerifier for Pin {
     }
 }
 
-/// The processor time of the server's half: handshake, the request read, the answer written.
+/// The processor time of the server's half: handshake, the request read, the response written.
 pub fn in_memory(options: &Options) {
     let der = certs::der(&options.certs, "client");
     let parsed = x509_cert::Certificate::from_der(&der).unwrap();
@@ -121,17 +121,17 @@ fn shake(server: &Arc<ServerConfig>, client: &Arc<rustls::ClientConfig>) -> Dura
     let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
     let mut spent = now() - began;
     let (mut up, mut down) = (Vec::new(), Vec::new());
-    let (mut asked, mut answered) = (false, false);
+    let (mut has_sent_request, mut has_responded) = (false, false);
     loop {
-        if !asked && !client.is_handshaking() {
-            asked = true;
-            client.writer().write_all(b"ask").unwrap();
+        if !has_sent_request && !client.is_handshaking() {
+            has_sent_request = true;
+            client.writer().write_all(b"request").unwrap();
         }
         up.clear();
         while client.wants_write() {
             client.write_tls(&mut up).unwrap();
         }
-        if answered {
+        if has_responded {
             return spent;
         }
         let began = now();
@@ -140,10 +140,9 @@ fn shake(server: &Arc<ServerConfig>, client: &Arc<rustls::ClientConfig>) -> Dura
             server.read_tls(&mut rest).unwrap();
             server.process_new_packets().unwrap();
         }
-        let mut asked = [0; 3];
-        if server.reader().read(&mut asked).is_ok() {
-            server.writer().write_all(b"answer").unwrap();
-            answered = true;
+        if server.reader().read(&mut [0; 7]).is_ok() {
+            server.writer().write_all(b"response").unwrap();
+            has_responded = true;
         }
         down.clear();
         while server.wants_write() {
@@ -162,7 +161,7 @@ fn shake(server: &Arc<ServerConfig>, client: &Arc<rustls::ClientConfig>) -> Dura
 const UP: [usize; 3] = [240, 1450, 400];
 const DOWN: [usize; 3] = [1000, 250, 200];
 
-/// Accepts, reads and writes three times each, closes; says where it listens.
+/// Accepts, reads and writes three times each, closes; prints where it listens.
 pub fn serve_bare() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     println!("{}", listener.local_addr().expect("an address"));
@@ -180,7 +179,7 @@ pub fn serve_bare() {
 }
 
 /// Connects, writes and reads three times each, closes.
-pub fn ask_bare(options: &Options) {
+pub fn measure_bare(options: &Options) {
     let rounds = options.count.div_ceil(BATCH);
     bare_rounds(options, 4);
     let meter = Meter::start(options.pid);

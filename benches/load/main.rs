@@ -10,8 +10,8 @@
 //!         [--tls 1.2] [--count N] [--batch N] [--rate N] [--body TEXT] \
 //!         [--size BYTES]
 //!
-//! One thread, blocking sockets, in steps: what all connections of a batch have to say is computed
-//! first and sent then, so that the server has a queue to work on and never waits for its client
+//! One thread, blocking sockets, in steps: what all connections of a batch send is computed first
+//! and sent then, so that the server has a queue to work on and never waits for its client
 //! within it. Each measurement is one line of JSON. `server_us` is the processor time of the process
 //! `PID` and all its descendants for one operation, `own_us` that of this one; `errors` counts
 //! whatever was not `200` and the expected body.
@@ -42,7 +42,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::concurrent::{Exchange, closed_loop, open_loop};
 
-/// What the command line says.
+/// The command line.
 pub struct Options {
     pub certs: PathBuf,
     pub to: SocketAddr,
@@ -113,7 +113,7 @@ fn main() {
                 "http2" => closed_loop(&mode, &options, Exchange::short(&options, Version::HTTP_2)),
                 "rate" => open_loop(&options),
                 "floor" => floor::in_memory(&options),
-                "bare-client" => floor::ask_bare(&options),
+                "bare-client" => floor::measure_bare(&options),
                 _ => panic!("unknown: {mode}"),
             }
         }

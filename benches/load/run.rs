@@ -10,7 +10,7 @@ use rustls::client::Resumption;
 use rustls::version::TLS13;
 
 use crate::Options;
-use crate::client::{Connection, LazyCounter, Sessions, ask, close, config, open};
+use crate::client::{Connection, LazyCounter, Sessions, close, config, exchange, open};
 use crate::meter::{Meter, memory_kib};
 
 /// So that lazily made things are there, and caches warm.
@@ -26,7 +26,7 @@ fn fresh(options: &Options) -> Vec<Arc<ClientConfig>> {
     vec![config(options, Resumption::disabled()); options.batch]
 }
 
-fn say(mode: &str, tally: &LazyCounter, rest: &str) {
+fn report(mode: &str, tally: &LazyCounter, rest: &str) {
     let LazyCounter { errors, resumed } = tally;
     println!("{{\"mode\":\"{mode}\",\"errors\":{errors},\"resumed\":{resumed},{rest}}}");
 }
@@ -75,7 +75,7 @@ fn measure(mode: &str, options: &Options, configs: &[Arc<ClientConfig>], mut tal
     rounds(options, configs, count, &mut tally);
     // The server has yet to learn of the last ends.
     settle(Duration::from_millis(20));
-    say(mode, &tally, &meter.stop(count * options.batch));
+    report(mode, &tally, &meter.stop(count * options.batch));
 }
 
 /// A request on a connection that was there before.
@@ -83,18 +83,18 @@ pub fn kept(options: &Options) {
     let mut tally = LazyCounter::default();
     let mut connections = open_many(options, options.batch, &mut tally);
     for _ in 0..WARM_UP * 10 {
-        ask(options, &mut connections, &mut tally);
+        exchange(options, &mut connections, &mut tally);
     }
     let rounds = options.count.div_ceil(options.batch);
     let meter = Meter::start(options.pid);
     for _ in 0..rounds {
-        ask(options, &mut connections, &mut tally);
+        exchange(options, &mut connections, &mut tally);
     }
-    say("kept", &tally, &meter.stop(rounds * options.batch));
+    report("kept", &tally, &meter.stop(rounds * options.batch));
     close(connections);
 }
 
-/// The memory that connections hold that have had one request answered and wait for the next. The
+/// The memory that connections hold that have had one response and wait for the next request. The
 /// server has to be a new one, or they are given what it still holds of earlier ones.
 pub fn idle(options: &Options) {
     let mut tally = LazyCounter::default();
@@ -108,18 +108,18 @@ pub fn idle(options: &Options) {
     let opening = meter.stop(connections.len());
     settle(SETTLE);
     let each = (memory_kib(options.pid) as f64 - before as f64) / connections.len() as f64;
-    say("idle", &tally, &format!("\"kib\":{each:.2},\"before_kib\":{before},{opening}"));
+    report("idle", &tally, &format!("\"kib\":{each:.2},\"before_kib\":{before},{opening}"));
     close(connections);
 }
 
-/// Connections that have had one request answered, for as long as standard input is open. `batch` is
+/// Connections that have had one response, for as long as standard input is open. `batch` is
 /// how many.
 pub fn hold(options: &Options) {
     let mut tally = LazyCounter::default();
     let connections = open_many(options, options.batch, &mut tally);
     println!("{{\"mode\":\"ready\"}}");
     let _ = std::io::stdin().read(&mut [0]);
-    say("hold", &tally, &format!("\"held\":{}", connections.len()));
+    report("hold", &tally, &format!("\"held\":{}", connections.len()));
 }
 
 /// Requests at a pace, one at a time, on many connections: how long each takes. `count` is how many
@@ -135,9 +135,9 @@ pub fn paced(options: &Options) {
         let due = began + Duration::from_secs(1) * index as u32 / options.rate;
         settle(due.saturating_duration_since(Instant::now()));
         let at = index % connections.len();
-        let asked = Instant::now();
-        ask(options, &mut connections[at..=at], &mut tally);
-        times.push(asked.elapsed());
+        let sent = Instant::now();
+        exchange(options, &mut connections[at..=at], &mut tally);
+        times.push(sent.elapsed());
     }
     let cost = meter.stop(options.count);
     times.sort_unstable();
@@ -146,7 +146,7 @@ pub fn paced(options: &Options) {
     let times = format!(
         "\"p50_ms\":{middle:.3},\"p99_ms\":{p99:.3},\"p999_ms\":{p999:.3},\"max_ms\":{most:.3}"
     );
-    say("paced", &tally, &format!("{times},{cost}"));
+    report("paced", &tally, &format!("{times},{cost}"));
     close(connections);
 }
 
