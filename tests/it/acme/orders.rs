@@ -191,8 +191,8 @@ fn order_succeeds_although_half_of_the_nonces_are_refused() {
 }
 
 #[test]
-fn second_server_with_the_same_cache_uses_what_the_first_one_orders() {
-    let pebble = Pebble::start(&Wanted { lifetime: 20, ..Wanted::default() });
+fn second_server_with_the_same_cache_uses_what_the_first_one_orders_and_takes_over_from_it() {
+    let pebble = Pebble::start(&Wanted { lifetime: 15, ..Wanted::default() });
     let site = AcmeServer::new();
     let first = site.serve(&pebble, &[]);
     first.wait_for_event("acme_certificate_issued", |_| true);
@@ -203,4 +203,7 @@ fn second_server_with_the_same_cache_uses_what_the_first_one_orders() {
         event["fingerprint"] == renewed["fingerprint"]
     });
     assert!(!second.log().contains("acme_certificate_issued"), "{}", second.log());
+    first.signal("KILL");
+    pebble.gate.lead_to(&second);
+    second.wait_for_event("acme_certificate_issued", |_| true);
 }
