@@ -28,7 +28,7 @@
 //! | `certificate_ended` | warn | a trusted one expired | `generation`, `certificates`, `connections_ended`, `remedy` |
 //! | `trusts_nobody` | error | no client can be accepted any more | `generation`, `remedy` |
 //! | `certificate_expiring` | warn | daily from 60 days before its end, hourly in the last day | `file`, `fingerprint`, `not_after`, `days_left`, `urgency`, `verdict`, `remedy` (the next step, as in `/status`) |
-//! | `successor_loaded` | info | a certificate that was reported without a successor has one | `file`, `fingerprint`, `not_after` |
+//! | `successor_loaded` | info | a certificate that was reported without a successor has one | `file`, `fingerprint`, `not_after`, `urgency`, `verdict`, `remedy` |
 //! | `load_failed`, `reload_failed` | error | a file has an error, at start or later; logged once | `file`, `line`, `problem`, `remedy` |
 //! | `trust_file_warning` | warn | a file has a warning, or others can read the server key; logged once | `file`, `line`, `problem`, `remedy` |
 //! | `fault_mended` | info | an error is fixed | `file`, `line`, `problem` |

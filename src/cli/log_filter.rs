@@ -56,6 +56,10 @@ impl FromStr for LogFilter {
                 None => filter.with_default(level),
             };
         }
+        // A filter for one target leaves the others at the default: it must not silence errors.
+        if !seen.contains(&None) {
+            filter = filter.with_default(LevelFilter::INFO);
+        }
         Ok(Self(filter))
     }
 }
@@ -96,6 +100,13 @@ mod tests {
         let both = filter("warn, portcullis::server=debug");
         assert!(both.would_enable("portcullis::server::accept", &Level::DEBUG));
         assert!(!both.would_enable("portcullis::reload", &Level::INFO));
+        let access = filter("portcullis::access=off");
+        assert!(access.would_enable("portcullis::cli", &Level::INFO));
+        assert!(!access.would_enable("portcullis::cli", &Level::DEBUG));
+        assert!(!access.would_enable(ACCESS, &Level::ERROR));
+        assert!(
+            !filter("off,portcullis::access=info").would_enable("portcullis::cli", &Level::ERROR)
+        );
         assert!(filter("portcullis::reload").would_enable("portcullis::reload", &Level::TRACE));
     }
 

@@ -1,13 +1,15 @@
 //! What a change of the trusted certificates adds and removes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rustls::pki_types::UnixTime;
 use tracing::{info, warn};
 
 use crate::fields::List;
 use crate::reload::generation::Generation;
-use crate::trust::{Fingerprint, LoadedCertificate, Role, TrustStore, rfc3339};
+use crate::trust::{
+    Fingerprint, LatestEnds, LoadedCertificate, Role, TrustStore, rfc3339, step_after_end,
+};
 
 /// A log line names at most this many certificates.
 const MAX_NAMED: usize = 20;
@@ -19,8 +21,8 @@ pub(super) struct Change {
     pub(super) removed: Vec<LoadedCertificate>,
     /// Still trusted, and now valid.
     became_valid: Vec<LoadedCertificate>,
-    /// Still trusted, and now expired.
-    expired: Vec<LoadedCertificate>,
+    /// Still trusted, and now expired, by their next step.
+    expired: BTreeMap<&'static str, Vec<LoadedCertificate>>,
     /// The same certificates, in other files.
     is_moved: bool,
 }
@@ -37,6 +39,7 @@ impl Change {
                 change.removed.push(loaded.clone());
             }
         }
+        let latest = LatestEnds::of(store.certificates().iter());
         for loaded in store.certificates() {
             let is_valid = loaded.certificate.validity().contains(now);
             match old.get(&loaded.key()) {
@@ -44,7 +47,12 @@ impl Change {
                 Some(same) => {
                     match (before.active.contains(&loaded.key()), is_valid) {
                         (false, true) => change.became_valid.push(loaded.clone()),
-                        (true, false) => change.expired.push(loaded.clone()),
+                        (true, false) => {
+                            let has_successor =
+                                latest.has_successor(loaded.role, loaded.certificate.validity());
+                            let step = step_after_end(loaded.role, has_successor);
+                            change.expired.entry(step).or_default().push(loaded.clone());
+                        }
                         _ => {}
                     }
                     change.is_moved |= same.file != loaded.file;
@@ -76,12 +84,12 @@ impl Change {
                 "trust_reloaded"
             );
         }
-        if !self.expired.is_empty() {
+        for (remedy, expired) in &self.expired {
             warn!(
                 generation,
-                certificates = names(&self.expired).field(),
+                certificates = names(expired).field(),
                 connections_ended,
-                remedy = "remove it, or add its successor",
+                remedy,
                 "certificate_ended"
             );
         }

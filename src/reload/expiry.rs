@@ -21,11 +21,14 @@ pub(super) struct ExpiryLog(HashMap<Fingerprint, Reported>);
 #[derive(Clone, Copy, Debug)]
 struct Reported {
     at: SystemTime,
+    /// The highest since then.
+    urgency: Urgency,
     lacks_successor: bool,
 }
 
 impl ExpiryLog {
-    /// Logs the certificates whose end is urgent: daily, and hourly in their last day.
+    /// Logs the certificates whose end is urgent: daily, hourly in their last day, and when one
+    /// becomes more urgent.
     pub(super) fn report(
         &mut self,
         generation: &Generation,
@@ -47,7 +50,7 @@ impl ExpiryLog {
         for (loaded, assessed) in trusted.iter().zip(assess(&generation.store, since, now)) {
             let summary = loaded.certificate.summary();
             if assessed.has_successor {
-                self.withdraw_lack_of_successor(summary, &loaded.file);
+                self.withdraw_lack_of_successor(summary, &loaded.file, &assessed.assessment);
             }
             let lacks_successor = !assessed.has_successor;
             let assessment = &assessed.assessment;
@@ -65,7 +68,8 @@ impl ExpiryLog {
     ) {
         let ValidityState::Valid(left) = summary.validity.at(unix_time(now)) else { return };
         let Some(next_step) = assessment.next_step else { return };
-        if assessment.urgency == Urgency::None || !self.is_due(summary, left, lacks_successor, now)
+        if assessment.urgency == Urgency::None
+            || !self.is_due(summary, left, assessment.urgency, lacks_successor, now)
         {
             return;
         }
@@ -97,7 +101,12 @@ impl ExpiryLog {
     }
 
     /// Logs that a successor is loaded, if the log has reported that there is none.
-    fn withdraw_lack_of_successor(&mut self, summary: &Summary, file: &Path) {
+    fn withdraw_lack_of_successor(
+        &mut self,
+        summary: &Summary,
+        file: &Path,
+        assessment: &Assessment,
+    ) {
         if let Some(reported) = self.0.get_mut(&summary.fingerprint)
             && std::mem::take(&mut reported.lacks_successor)
         {
@@ -105,6 +114,9 @@ impl ExpiryLog {
                 file = %file.display(),
                 fingerprint = %summary.fingerprint,
                 not_after = rfc3339(summary.validity.not_after),
+                urgency = assessment.urgency.as_str(),
+                verdict = assessment.verdict,
+                remedy = assessment.next_step,
                 "successor_loaded"
             );
         }
@@ -114,18 +126,20 @@ impl ExpiryLog {
         &mut self,
         summary: &Summary,
         left: Duration,
+        urgency: Urgency,
         lacks_successor: bool,
         now: SystemTime,
     ) -> bool {
         let interval = if left <= DAY { DAY / 24 } else { DAY };
         let reported = self.0.get(&summary.fingerprint);
         // A clock that was set back is no reason to repeat a report.
-        let is_recent =
-            reported.is_some_and(|last| now.duration_since(last.at).unwrap_or_default() < interval);
-        if !is_recent {
-            self.0.insert(summary.fingerprint, Reported { at: now, lacks_successor });
+        let is_reported = reported.is_some_and(|last| {
+            urgency <= last.urgency && now.duration_since(last.at).unwrap_or_default() < interval
+        });
+        if !is_reported {
+            self.0.insert(summary.fingerprint, Reported { at: now, urgency, lacks_successor });
         }
-        !is_recent
+        !is_reported
     }
 }
 

@@ -2,17 +2,16 @@
 //! with any certificate whose key it has, and some clients require less.
 
 use std::path::Path;
-use std::time::Duration;
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::reload::problem::Problem;
-use crate::trust::{Certificate, KeyKind, ValidityState, rfc3339};
+use crate::trust::{
+    Certificate, KeyKind, Urgency, ValidityState, assess_server, rfc3339, system_time,
+};
 
-/// A certificate should be renewed from this long before its end.
-const RENEWAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// AWS's support page warns of longer keys.
 const MAX_RSA_BITS: usize = 2048;
 
@@ -92,7 +91,10 @@ fn ends(file: &Path, parsed: &[Certificate], now: UnixTime) -> Vec<Problem> {
         let validity = certificate.validity();
         let end = rfc3339(validity.not_after);
         match validity.at(now) {
-            ValidityState::Valid(left) if left <= RENEWAL => {
+            ValidityState::Valid(_)
+                if assess_server(certificate.summary(), false, system_time(now)).urgency
+                    > Urgency::None =>
+            {
                 warn(format!("{whose} ends soon, at {end}"), "renew it in place, with its chain");
             }
             // The loader reports it for the server's own certificate.
@@ -203,7 +205,7 @@ mod tests {
     fn error_of_the_verifier_is_shown_in_words() {
         let error = webpki::Error::UnsupportedCriticalExtension;
         assert_eq!(in_words(&error), "unsupported critical extension");
-        let time = UnixTime::since_unix_epoch(Duration::ZERO);
+        let time = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
         let error = webpki::Error::CertExpired { time, not_after: time };
         assert_eq!(in_words(&error), "cert expired");
     }

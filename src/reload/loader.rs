@@ -17,7 +17,8 @@ use crate::reload::source::Source;
 use crate::reload::trust_file::ReadContext;
 use crate::reload::watch::BeingWritten;
 use crate::trust::{
-    LoadedCertificate, Role, Summary, TrustStore, Validity, ValidityState, rfc3339,
+    LatestEnds, LoadedCertificate, Role, Summary, TrustStore, Validity, ValidityState, rfc3339,
+    step_after_end,
 };
 
 /// Where the server's certificate and key and the trusted certificates come from.
@@ -115,7 +116,8 @@ impl Loader {
             let validity = identity.summary.validity;
             problems.extend(server_validity(file, validity, identity.is_ordered, now));
         }
-        problems.extend(self.loaded().filter_map(|loaded| trusted_validity(&loaded, now)));
+        let latest = LatestEnds::of(self.loaded().collect::<Vec<_>>().iter());
+        problems.extend(self.loaded().filter_map(|loaded| trusted_validity(&loaded, latest, now)));
         problems.sort_by_key(|problem| problem.severity == Severity::Warning);
         let mut seen = HashSet::new();
         problems.retain(|problem| seen.insert(problem.clone()));
@@ -199,14 +201,20 @@ fn server_validity(
     }
 }
 
-fn trusted_validity(loaded: &LoadedCertificate, now: UnixTime) -> Option<Problem> {
+fn trusted_validity(
+    loaded: &LoadedCertificate,
+    latest: LatestEnds,
+    now: UnixTime,
+) -> Option<Problem> {
     let Summary { fingerprint, validity, .. } = loaded.certificate.summary();
     match validity.at(now) {
         ValidityState::Valid(_) => None,
         ValidityState::Expired(_) => {
             let end = rfc3339(validity.not_after);
             let message = format!("certificate {fingerprint} ended at {end}");
-            Some(Problem::warning(&loaded.file, message, "remove it, or add its successor"))
+            let has_successor = latest.has_successor(loaded.role, *validity);
+            let remedy = step_after_end(loaded.role, has_successor);
+            Some(Problem::warning(&loaded.file, message, remedy))
         }
         ValidityState::NotYetValid(_) => {
             let begin = rfc3339(validity.not_before);

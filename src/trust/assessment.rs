@@ -4,8 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::certificate::Summary;
-use super::loaded::Role;
-use super::store::TrustStore;
+use super::loaded::{LoadedCertificate, Role};
+use super::store::{LatestEnds, TrustStore};
 use super::usage::Usage;
 use super::validity::{Span, Validity, ValidityState, unix_time};
 
@@ -15,8 +15,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) const SOON: Duration = Duration::from_secs(60 * DAY.as_secs());
 /// How long before its end it needs one urgently.
 const NOW: Duration = Duration::from_secs(30 * DAY.as_secs());
-/// The same for the server certificate, or a third and a tenth of its lifetime where that is less:
-/// short-lived certificates are renewed when a third is left.
+/// The same for the server certificate, or half and a tenth of its lifetime where that is less.
 const RENEWAL: [Duration; 2] = [NOW, Duration::from_secs(3 * DAY.as_secs())];
 /// A certificate without a request for this long, while another had one, is safe to remove.
 const QUIET: Duration = Duration::from_secs(3 * DAY.as_secs());
@@ -111,7 +110,11 @@ pub(crate) fn assess(store: &TrustStore, since: SystemTime, now: SystemTime) -> 
             (loaded.role, store.counts(loaded.role, summary.fingerprint).usage())
         })
         .collect();
-    let latest = store.latest_ends();
+    let period = |loaded: &LoadedCertificate| loaded.certificate.validity().at(unix_time(now));
+    let latest = LatestEnds::of(store.certificates().iter());
+    let begun =
+        |loaded: &&LoadedCertificate| !matches!(period(loaded), ValidityState::NotYetValid(_));
+    let latest_begun = LatestEnds::of(store.certificates().iter().filter(begun));
     let roles = [Role::Pin, Role::Anchor].map(|role| RoleFacts::new(role, &usages));
     let assessed =
         store.certificates().iter().zip(&usages).filter_map(|(loaded, (role, usage))| {
@@ -121,15 +124,20 @@ pub(crate) fn assess(store: &TrustStore, since: SystemTime, now: SystemTime) -> 
             let certificate = Trusted {
                 role: role.role,
                 usage: *usage,
-                has_successor,
+                successor: match has_successor {
+                    false => Successor::None,
+                    true if latest_begun.has_successor(loaded.role, summary.validity) => {
+                        Successor::Valid
+                    }
+                    true => Successor::NotYetValid,
+                },
                 other_requested: role.latest_request_beside(usage.last_request),
                 since,
             };
-            let state = summary.validity.at(unix_time(now));
             Some(Assessed {
                 usage: *usage,
                 has_successor,
-                assessment: certificate.assess(state, now),
+                assessment: certificate.assess(period(loaded), now),
             })
         });
     assessed.collect()
@@ -140,7 +148,7 @@ pub(crate) fn assess(store: &TrustStore, since: SystemTime, now: SystemTime) -> 
 pub(crate) fn assess_server(summary: &Summary, is_ordered: bool, now: SystemTime) -> Assessment {
     let Validity { not_before, not_after } = summary.validity;
     let lifetime = not_after.as_secs().saturating_sub(not_before.as_secs());
-    let [soon, urgent] = [(RENEWAL[0], if is_ordered { 4 } else { 3 }), (RENEWAL[1], 10)]
+    let [soon, urgent] = [(RENEWAL[0], if is_ordered { 4 } else { 2 }), (RENEWAL[1], 10)]
         .map(|(most, part)| most.min(Duration::from_secs(lifetime / part)));
     let renew = match is_ordered {
         true => Some("see acme_order_failed in the log"),
@@ -199,11 +207,20 @@ impl RoleFacts {
     }
 }
 
+/// Whether another certificate of the same role ends later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Successor {
+    None,
+    /// A client that presented it now would be rejected.
+    NotYetValid,
+    Valid,
+}
+
 /// The inputs of the assessment of one trusted certificate.
 struct Trusted {
     role: Role,
     usage: Usage,
-    has_successor: bool,
+    successor: Successor,
     /// The last request of another one of its role.
     other_requested: Option<SystemTime>,
     since: SystemTime,
@@ -226,28 +243,34 @@ impl Trusted {
         let (state, use_phrase) = self.state(now);
         let due = urgency(left, SOON, NOW);
         let (urgency, next_step) = match (state, due) {
-            (State::SafeToRemove, _) => (Urgency::None, Some(self.remove())),
+            (State::SafeToRemove, _) => (Urgency::None, Some(remove(self.role))),
             (_, Urgency::None) => (Urgency::None, None),
-            (_, due) if !self.has_successor => (due, Some(self.add_successor())),
+            (_, due) if self.successor == Successor::None => (due, Some(add_successor(self.role))),
+            (_, due) if self.successor == Successor::NotYetValid => {
+                (due, Some(self.await_successor()))
+            }
             (State::InUse, due) => (due, Some(self.switch())),
             (State::Waiting, _) => (Urgency::None, None),
             // A stage may still present it, but rarely.
             _ => (Urgency::Soon, Some(self.switch_if_presented())),
         };
-        let verdict = match (urgency, self.has_successor) {
-            (Urgency::None, _) => use_phrase,
-            (_, false) => {
-                format!("{use_phrase}; ends in {} and no successor is loaded", Span(left))
-            }
-            (_, true) => format!("{use_phrase}; ends in {}; its successor is loaded", Span(left)),
+        let successor = match self.successor {
+            Successor::None => " and no successor is loaded",
+            Successor::NotYetValid => "; its successor is loaded, and not yet valid",
+            Successor::Valid => "; its successor is loaded",
+        };
+        let verdict = match urgency {
+            Urgency::None => use_phrase,
+            _ => format!("{use_phrase}; ends in {}{successor}", Span(left)),
         };
         Assessment { state, urgency, next_step, verdict }
     }
 
     fn assess_ended(&self, ago: Duration) -> Assessment {
-        let (urgency, next_step) = match self.has_successor {
-            true => (Urgency::None, self.remove()),
-            false => (Urgency::Now, self.add_successor()),
+        let (urgency, next_step) = match self.successor {
+            Successor::Valid => (Urgency::None, remove(self.role)),
+            Successor::NotYetValid => (Urgency::Now, self.await_successor()),
+            Successor::None => (Urgency::Now, add_successor(self.role)),
         };
         Assessment {
             state: State::Expired,
@@ -268,7 +291,7 @@ impl Trusted {
                 true if up < DAY => {
                     (State::Unknown, "no request since the restart, less than a day ago".to_owned())
                 }
-                true if self.has_successor && self.other_requested.is_some() => {
+                true if self.successor != Successor::None && self.other_requested.is_some() => {
                     self.quiet(up, true)
                 }
                 _ => (State::Waiting, "waiting for its first use".to_owned()),
@@ -291,20 +314,12 @@ impl Trusted {
         }
     }
 
-    fn remove(&self) -> &'static str {
-        match self.role {
-            Role::Pin => "remove its file from the trust path, then delete it in API Gateway",
-            Role::Anchor => "remove its file from the trust path",
-        }
-    }
-
-    fn add_successor(&self) -> &'static str {
+    fn await_successor(&self) -> &'static str {
         match self.role {
             Role::Pin => {
-                "generate its successor in API Gateway, add that to the trust path, choose it for \
-                 the stage, then deploy the API"
+                "wait until its successor is valid, then choose it for the stage and deploy the API"
             }
-            Role::Anchor => "add the CA's next certificate to the trust path",
+            Role::Anchor => "wait until the CA's next certificate is valid",
         }
     }
 
@@ -323,6 +338,28 @@ impl Trusted {
             }
             Role::Anchor => "if clients still present a chain to it, have them use its successor",
         }
+    }
+}
+
+/// The next step with an expired certificate.
+pub(crate) fn step_after_end(role: Role, has_successor: bool) -> &'static str {
+    if has_successor { remove(role) } else { add_successor(role) }
+}
+
+fn remove(role: Role) -> &'static str {
+    match role {
+        Role::Pin => "remove its file from the trust path, then delete it in API Gateway",
+        Role::Anchor => "remove its file from the trust path",
+    }
+}
+
+fn add_successor(role: Role) -> &'static str {
+    match role {
+        Role::Pin => {
+            "generate its successor in API Gateway, add that to the trust path, choose it for the \
+             stage, then deploy the API"
+        }
+        Role::Anchor => "add the CA's next certificate to the trust path",
     }
 }
 

@@ -23,7 +23,7 @@ mod validity;
 mod verifier;
 
 pub use assessment::{Assessment, State, Urgency};
-pub(crate) use assessment::{SOON, assess, assess_server};
+pub(crate) use assessment::{SOON, assess, assess_server, step_after_end};
 pub use builder::TrustStoreBuilder;
 pub(crate) use builder::parse_for;
 pub use certificate::{Certificate, Summary};
@@ -38,6 +38,7 @@ pub use nearest::{Nearest, Relation};
 pub(crate) use presented::PresentedCertificate;
 pub use reason::Reason;
 pub(crate) use reason::VerifyError;
+pub(crate) use store::LatestEnds;
 pub use store::TrustStore;
 pub(crate) use usage::ConnectionApi;
 pub use usage::{ApiUsage, Usage};

@@ -26,6 +26,19 @@ pub(crate) struct LatestEnds {
 }
 
 impl LatestEnds {
+    pub(crate) fn of<'a>(certificates: impl Iterator<Item = &'a LoadedCertificate>) -> Self {
+        let mut ends = Self::default();
+        for loaded in certificates {
+            let end = Some(loaded.certificate.validity().not_after);
+            let latest = match loaded.role {
+                Role::Pin => &mut ends.pin,
+                Role::Anchor => &mut ends.anchor,
+            };
+            *latest = (*latest).max(end);
+        }
+        ends
+    }
+
     /// True if another certificate of the role ends later than this one.
     pub(crate) fn has_successor(self, role: Role, validity: Validity) -> bool {
         let latest = match role {
@@ -142,21 +155,6 @@ impl TrustStore {
         let index = self.nearest.get_or_init(|| NearestIndex::of(&self.certificates));
         let (relation, at) = index.find(presented)?;
         Some(Nearest::trusted(relation, self.certificates.get(at)?))
-    }
-
-    /// For each role, when its last certificate ends. A certificate that ends earlier has a
-    /// successor.
-    pub(crate) fn latest_ends(&self) -> LatestEnds {
-        let mut ends = LatestEnds::default();
-        for loaded in &self.certificates {
-            let end = Some(loaded.certificate.validity().not_after);
-            let latest = match loaded.role {
-                Role::Pin => &mut ends.pin,
-                Role::Anchor => &mut ends.anchor,
-            };
-            *latest = (*latest).max(end);
-        }
-        ends
     }
 
     /// True if at least one certificate is valid at `now`.

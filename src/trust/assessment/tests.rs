@@ -20,7 +20,7 @@ fn trusted(last_request_ago: Option<Duration>, has_successor: bool) -> Trusted {
     Trusted {
         role: Role::Pin,
         usage,
-        has_successor,
+        successor: if has_successor { Successor::Valid } else { Successor::None },
         other_requested: None,
         since: now() - days(30),
     }
@@ -45,6 +45,19 @@ fn a_certificate_in_use_that_ends_stays_in_use_and_urgency_tells() {
     assert_eq!(assess(&followed, days(9)), ("in_use", "now", text.to_owned()));
     let step = followed.assess(ValidityState::Valid(days(9)), now()).next_step;
     assert_eq!(step, Some("choose its successor for the stage, then deploy the API"));
+}
+
+#[test]
+fn successor_that_is_not_yet_valid_is_waited_for() {
+    let mut followed = trusted(Some(Duration::from_secs(60)), true);
+    followed.successor = Successor::NotYetValid;
+    let text = "in use; ends in 9 days; its successor is loaded, and not yet valid";
+    assert_eq!(assess(&followed, days(9)), ("in_use", "now", text.to_owned()));
+    for period in [ValidityState::Valid(days(9)), ValidityState::Expired(days(1))] {
+        let assessment = followed.assess(period, now());
+        assert_eq!(assessment.urgency, Urgency::Now);
+        assert!(assessment.next_step.unwrap().starts_with("wait until its successor is valid"));
+    }
 }
 
 #[test]
@@ -77,7 +90,7 @@ fn after_a_restart_an_unseen_certificate_is_unknown_for_a_day() {
     unseen.since = now() - days(3);
     assert_eq!(assess(&unseen, YEAR).0, "safe_to_remove");
     // The newest one waits for its turn, however long.
-    unseen.has_successor = false;
+    unseen.successor = Successor::None;
     assert_eq!(assess(&unseen, YEAR).0, "waiting");
     // One that was added while the server runs has no use that could be unknown.
     let mut added = trusted(None, false);

@@ -325,3 +325,24 @@ fn certificate_that_ends_without_a_successor_is_urgent() {
     site.until("expired", || judged("old.pem")[0] == "expired");
     assert_eq!(judged("old.pem")[1], "none");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_follows_a_certificate_that_becomes_more_urgent() {
+    let files = Files::trusting(&[&PKI.b]);
+    let soon = credential("soon", 300, 9);
+    files.trust("soon.pem", &soon.cert);
+    files.trust("old.pem", &PKI.expired.cert);
+    let site = files.serve(&["--poll-interval", "1s"]);
+    let event = |urgency: &str| {
+        site.server.wait_for_event("certificate_expiring", |event| event["urgency"] == urgency)
+    };
+    event("soon");
+    assert!(site.ask(Some(&soon)).await);
+    let used = event("now");
+    assert_eq!(used["remedy"], site.trusted("soon.pem")["next_step"]);
+    assert_eq!(used["verdict"], site.trusted("soon.pem")["verdict"]);
+    let ended = site.server.wait_for_event("trust_file_warning", |event| {
+        event["file"].as_str().is_some_and(|file| file.ends_with("old.pem"))
+    });
+    assert_eq!(ended["remedy"], site.trusted("old.pem")["next_step"]);
+}
