@@ -144,7 +144,7 @@ fn run(args: Vec<std::ffi::OsString>) -> ExitCode {
         Command::Serve(serve) => serve.run(&unknown),
         Command::Check(check) => print(|out| check.run(&unknown, out)),
         Command::Inspect(inspect) => print(|out| inspect.run(out)),
-        Command::Explain(explain) => print(|out| explain.run(out)),
+        Command::Explain(explain) => print(|out| explain.run(&unknown, out)),
         #[cfg(feature = "aws")]
         Command::Fetch(fetch) => run_aws(&fetch.log, &unknown, || fetch.run()),
         #[cfg(not(feature = "aws"))]

@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use rustls::pki_types::ServerName;
 
 use super::environment::UnknownVariable;
 use super::flags::Serve;
 use super::inspect::write_problems;
 use super::outcome::Outcome;
+use super::values::boolean;
 use crate::Severity;
 
 /// What to check.
@@ -33,7 +33,7 @@ pub(super) struct Check {
     pub(super) name: Vec<ServerName<'static>>,
 
     /// Exit 2 on warnings too
-    #[arg(long, env = "PORTCULLIS_STRICT", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PORTCULLIS_STRICT", value_parser = boolean)]
     pub(super) strict: bool,
 }
 

@@ -22,7 +22,7 @@ const NEVER_EMPTY: [&str; 4] = [
 ];
 
 /// Parses the command line, with the environment for the flags that are not on it.
-pub(super) fn parse(mut command: Command, args: &[OsString]) -> Result<ArgMatches, Error> {
+pub(super) fn parse(command: Command, args: &[OsString]) -> Result<ArgMatches, Error> {
     let name = args.get(1).cloned().unwrap_or_default();
     if let Some(variable) = command.find_subcommand(&name).and_then(empty_variable) {
         let text = format!("{variable} is set but empty: give it a value, or unset it\n");
@@ -30,7 +30,7 @@ pub(super) fn parse(mut command: Command, args: &[OsString]) -> Result<ArgMatche
         // `--help` is a result too.
         return match result {
             Err(error) if !error.use_stderr() => Err(error),
-            _ => Err(command.error(ErrorKind::ValueValidation, text)),
+            _ => Err(Error::raw(ErrorKind::ValueValidation, text)),
         };
     }
     let command = command.mut_subcommands(without_empty_variables);
@@ -38,11 +38,67 @@ pub(super) fn parse(mut command: Command, args: &[OsString]) -> Result<ArgMatche
     result.map_err(|error| {
         let flags_only = command.clone().mut_subcommands(without_variables);
         let alone = flags_only.try_get_matches_from(args).err();
-        match command.find_subcommand(&name) {
-            Some(subcommand) => blame_variable(error, alone.as_ref(), subcommand),
-            None => error,
+        let Some(subcommand) = command.find_subcommand(&name) else { return error };
+        match error.kind() {
+            ErrorKind::ArgumentConflict | ErrorKind::MissingRequiredArgument => {
+                match variable_of_combination(&error, &command, subcommand, args) {
+                    Some(arg) => blame_combination(error, &arg),
+                    None => error,
+                }
+            }
+            _ => blame_variable(error, alone.as_ref(), subcommand),
         }
     })
+}
+
+/// The flag whose variable makes a combination of flags an error: without it, the error is gone.
+fn variable_of_combination(
+    error: &Error,
+    command: &Command,
+    subcommand: &Command,
+    args: &[OsString],
+) -> Option<Arg> {
+    let is_culprit = |arg: &&Arg| {
+        let without = command.clone().mut_subcommands(|command| {
+            let has = command.get_arguments().any(|other| other.get_id() == arg.get_id());
+            match has {
+                true => command.mut_arg(arg.get_id(), |arg| arg.env(Resettable::Reset)),
+                false => command,
+            }
+        });
+        without.try_get_matches_from(args).err().is_none_or(|other| other.kind() != error.kind())
+    };
+    let mut subcommand = subcommand.clone();
+    // An argument has its text only once the command is built.
+    subcommand.build();
+    let is_set = |arg: &&Arg| arg.get_env().is_some_and(|name| env::var_os(name).is_some());
+    subcommand.get_arguments().filter(is_set).find(is_culprit).cloned()
+}
+
+/// Names the variable where clap names its flag.
+fn blame_combination(mut error: Error, arg: &Arg) -> Error {
+    let (flag, variable) = (arg.to_string(), arg.get_env().unwrap_or_default().to_string_lossy());
+    let context = |kind| error.get(kind).map(ToString::to_string);
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        let missing = context(ContextKind::InvalidArg).unwrap_or_default();
+        return Error::raw(error.kind(), format!("{variable} is set, and needs {missing}\n"));
+    }
+    for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
+        if error.get(kind).is_some_and(|name| name.to_string() == flag) {
+            error.insert(kind, ContextValue::String(variable.clone().into_owned()));
+        }
+    }
+    error
+}
+
+/// The name by which a value was set: its flag, or its variable.
+pub(super) fn name_of(flag: &'static str, variable: &'static str) -> &'static str {
+    let is_flag = |arg: OsString| {
+        let rest = arg.to_str().and_then(|arg| arg.strip_prefix(flag).map(str::to_owned));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let is_variable = env::var_os(variable).is_some_and(|value| !value.is_empty());
+    if is_variable && !env::args_os().any(is_flag) { variable } else { flag }
 }
 
 fn variables(command: &Command) -> impl Iterator<Item = &OsStr> {
@@ -139,7 +195,11 @@ fn unknown_among(command: &Command, names: impl Iterator<Item = String>) -> Vec<
         name.starts_with(PREFIX) && !known.contains(OsStr::new(name)) && !is_of_a_service(name)
     });
     let nearest = |name: &str| {
-        let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
+        // A name that lacks its end is nearer than one of the same length.
+        let distance = |known: &&str| match known.starts_with(name) {
+            true => 0,
+            false => strsim::damerau_levenshtein(name, known),
+        };
         let names = known.iter().filter_map(|known| known.to_str());
         names.min_by_key(distance).unwrap_or_default().to_owned()
     };
@@ -183,6 +243,8 @@ mod tests {
         let names = ["PORTCULLIS_TRSUT", "PORTCULLIS_ADMIN", "PATH", "PORTCULLIS_ADMN_X"];
         let unknown = unknown_among(&command(), names.into_iter().map(str::to_owned));
         let pairs: Vec<_> = unknown.iter().map(|v| (&*v.name, &*v.nearest)).collect();
+        let cut = unknown_among(&command(), ["PORTCULLIS_TR".to_owned()].into_iter());
+        assert_eq!(cut[0].nearest, "PORTCULLIS_TRUST");
         assert_eq!(
             pairs,
             [("PORTCULLIS_ADMN_X", "PORTCULLIS_ADMIN"), ("PORTCULLIS_TRSUT", "PORTCULLIS_TRUST")]

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use clap::Args;
 use rustls::crypto::aws_lc_rs::default_provider;
 
+use super::environment::UnknownVariable;
 use super::inspect::write_problems;
 use super::outcome::Outcome;
 use super::values::path;
@@ -52,7 +53,14 @@ impl Explain {
     ///
     /// # Errors
     /// Writing to `out` fails.
-    pub(super) fn run(&self, out: &mut impl Write) -> io::Result<Outcome> {
+    pub(super) fn run(
+        &self,
+        unknown: &[UnknownVariable],
+        out: &mut impl Write,
+    ) -> io::Result<Outcome> {
+        for variable in unknown {
+            writeln!(out, "warning: {variable}")?;
+        }
         let (mut trusted, mut problems) = (Vec::new(), Vec::new());
         let pins = self.trust.iter().map(|path| (Role::Pin, path));
         let anchors = self.trust_ca.iter().map(|path| (Role::Anchor, path));

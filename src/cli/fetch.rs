@@ -10,6 +10,7 @@ use clap::{ArgGroup, Args};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
+use super::environment::name_of;
 use super::flags::LogFlags;
 use super::outcome::{FAILED, UNUSABLE};
 use super::systemd;
@@ -117,7 +118,8 @@ impl Fetch {
         let metrics = Arc::new(Metrics::default());
         if let Some(address) = self.admin {
             let endpoint = Endpoint::bind(address).await.map_err(|error| {
-                let error = format!("cannot listen at {address} (--admin): {error}");
+                let flag = name_of("--admin", "PORTCULLIS_ADMIN");
+                let error = format!("cannot listen at {address} ({flag}): {error}");
                 error!(error, remedy = "choose another port, of this machine", "cannot_start");
                 FAILED
             })?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::environment::UnknownVariable;
+use super::environment::{UnknownVariable, name_of};
 use super::flags::Serve;
 use super::outcome::{FAILED, UNUSABLE};
 use super::signals::Signals;
@@ -162,7 +162,8 @@ impl Serve {
         match Admin::bind(address).await {
             Ok(admin) => Ok(Some(admin.hosts(&self.observability.admin_host))),
             Err(error) => {
-                let error = format!("cannot listen at {address} (--admin): {error}");
+                let flag = name_of("--admin", "PORTCULLIS_ADMIN");
+                let error = format!("cannot listen at {address} ({flag}): {error}");
                 error!(error, remedy = "choose another port, of this machine", "cannot_start");
                 Err(ExitCode::from(FAILED))
             }
@@ -210,7 +211,8 @@ fn log_start_error(error: &StartError) -> ExitCode {
             ExitCode::from(UNUSABLE)
         }
         StartError::Listen { .. } => {
-            error!(%error, flag = "--listen", "cannot_start");
+            let flag = name_of("--listen", "PORTCULLIS_LISTEN");
+            error!(%error, flag, "cannot_start");
             ExitCode::from(FAILED)
         }
     }

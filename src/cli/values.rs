@@ -12,6 +12,15 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// More would overflow the semaphores that count them.
 const MOST: usize = 100_000_000;
 
+/// Reads whether a flag is on, from its variable.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" | "t" | "y" => Ok(true),
+        "false" | "no" | "off" | "0" | "f" | "n" => Ok(false),
+        _ => Err("it is true or false".to_owned()),
+    }
+}
+
 /// Units of a duration. `humantime` also knows months, as `M`: too close to `m`, minutes.
 const TIME_UNITS: [&str; 17] = [
     "ms", "msec", "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes",

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use http::Uri;
 use rustls::pki_types::{DnsName, ServerName};
 
-use crate::cli::values::{path, positive};
+use crate::cli::values::{boolean, path, positive};
 
 /// The most names of one certificate.
 const MOST_DOMAINS: usize = 100;
@@ -49,7 +48,7 @@ pub(in crate::cli) struct AcmeFlags {
     pub(in crate::cli) acme_cache: Option<PathBuf>,
 
     /// Agree to the directory's terms of service
-    #[arg(long, env = "PORTCULLIS_ACME_AGREE_TERMS", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PORTCULLIS_ACME_AGREE_TERMS", value_parser = boolean)]
     pub(in crate::cli) acme_agree_terms: bool,
 
     /// Address that the directory may write to

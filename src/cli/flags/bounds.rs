@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 
-use crate::cli::values::{at_least_one, duration, head_size, positive};
+use crate::cli::values::{at_least_one, boolean, duration, head_size, positive};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Timeouts")]
@@ -165,7 +164,7 @@ pub(in crate::cli) struct Limits {
     #[arg(
         long,
         env = "PORTCULLIS_NO_SANDBOX",
-        value_parser = BoolishValueParser::new(),
+        value_parser = boolean,
         long_help = "Keep access to files and ports that these flags do not name. Without it \
                      Landlock takes that access away at start, where the kernel has it"
     )]

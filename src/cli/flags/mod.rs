@@ -8,11 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 
 use super::sandbox::Access;
 use super::upstream::ServiceArgs;
-use super::values::{ListenAddress, listen_address, path, positive};
+use super::values::{ListenAddress, boolean, listen_address, path, positive};
 use crate::service::Upstream;
 use crate::{Cidr, Config};
 use acme::AcmeFlags;
@@ -62,7 +61,7 @@ pub(in crate::cli) struct Listening {
     #[arg(
         long,
         env = "PORTCULLIS_PROXY_PROTOCOL",
-        value_parser = BoolishValueParser::new(),
+        value_parser = boolean,
         long_help = "Expect a PROXY protocol v2 header at the start of each connection. The \
                      address in it is the client's"
     )]
