@@ -223,6 +223,7 @@ fn is_only_acme<'a>(mut offered: impl Iterator<Item = &'a [u8]>) -> bool {
 mod tests {
     use std::task::{Context, Waker};
 
+    use bytes::Bytes;
     use proptest::prelude::*;
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -287,10 +288,10 @@ mod tests {
     /// Whether the response to a ClientHello is computed where so many are at once.
     async fn is_computed(at_once: usize) -> bool {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
         client.unwrap().write_all(&client_hello(&acme_only(), "api.example")).await.unwrap();
-        let socket = BufferedWriter::new(accepted.unwrap().0);
+        let socket = BufferedWriter::new(accepted.unwrap().0, Bytes::new());
         let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await.unwrap();
         let challenges = Arc::new(Challenges::new());
         let _validation = challenges.open("api.example", key()).unwrap();
