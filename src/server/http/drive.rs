@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::server::http::close_reason::CloseReason;
@@ -102,18 +103,21 @@ async fn next_event<C: GracefulConnection>(
 ) -> Event {
     let state = deadlines.state;
     let knows_of_certificate = closing.is_some_and(CloseReason::is_certificate);
-    let mut signal = pin!(next_signal(state, phase, knows_of_certificate));
+    // Unconstrained, as is the alarm: a poll without budget left would register nothing.
+    let mut signal = pin!(unconstrained(next_signal(state, phase, knows_of_certificate)));
     let mut is_registered = false;
     poll_fn(|context| {
-        // A signal to close comes before a request that is ready. Once registered, the signals are
-        // polled only if one is pending, which is cheaper.
-        if !is_registered || !state.has_no_pending_signal(knows_of_certificate) {
-            is_registered = true;
-            if let Poll::Ready(signal) = signal.as_mut().poll(context) {
-                return Poll::Ready(Event::Signal(signal));
-            }
+        // A signal to close comes before a request that is ready. Once registered, the signals and
+        // the alarm are polled only if one is pending, which is cheaper.
+        let is_first = !std::mem::replace(&mut is_registered, true);
+        if (is_first || !state.has_no_pending_signal(knows_of_certificate))
+            && let Poll::Ready(signal) = signal.as_mut().poll(context)
+        {
+            return Poll::Ready(Event::Signal(signal));
         }
-        if alarm.as_mut().poll(context).is_ready() {
+        if (is_first || alarm.is_elapsed())
+            && pin!(unconstrained(alarm.as_mut())).poll(context).is_ready()
+        {
             return Poll::Ready(Event::Alarm);
         }
         if let Poll::Ready(result) = connection.as_mut().poll(context) {
