@@ -227,6 +227,7 @@ mod tests {
     use proptest::prelude::*;
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
+    use tokio::net::TcpStream;
 
     use super::*;
 
