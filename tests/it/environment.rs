@@ -209,6 +209,41 @@ fn misspelt_variable_is_a_warning_that_names_the_nearest_one() {
     assert_eq!(server.log().matches("unknown_variable").count(), 1, "{}", server.log());
 }
 
+#[test]
+fn combination_is_blamed_on_the_variable_that_set_its_part() {
+    let site = site();
+    let check = |args: &[&str], more: &[(&str, &str)]| check(&site, args, &[&FILES, more].concat());
+    let pass = ("PORTCULLIS_PASS_HEADER", "X-Remote-User");
+    let without_upstream = check(&[], &[pass]);
+    assert_eq!(without_upstream.code, Some(2), "{without_upstream}");
+    let text = "PORTCULLIS_PASS_HEADER is set, and needs --upstream";
+    assert!(without_upstream.stderr.contains(text), "{without_upstream}");
+    let by_flag = check(&["--pass-header", "X-Remote-User"], &[]);
+    assert_eq!(by_flag.code, Some(2), "{by_flag}");
+    assert!(!by_flag.stderr.contains("PORTCULLIS_PASS_HEADER"), "{by_flag}");
+    let upstream = ("PORTCULLIS_UPSTREAM", "http://127.0.0.1:1");
+    let both = check(&[], &[pass, upstream]);
+    assert_eq!(both.code, Some(0), "{both}");
+}
+
+#[test]
+fn address_that_is_taken_is_blamed_on_the_variable_that_set_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let site = site();
+    let serve = |more: &[&str], variable: &str| {
+        let mut command = Portcullis::command();
+        command.arg("serve").args(site.flags(more)).env(variable, &address);
+        run(&mut command, "")
+    };
+    let listen = serve(&["--admin", "127.0.0.1:0"], "PORTCULLIS_LISTEN");
+    assert_eq!(listen.code, Some(1), "{listen}");
+    assert!(listen.stderr.contains("flag=PORTCULLIS_LISTEN"), "{listen}");
+    let admin = serve(&["--listen", "127.0.0.1:0"], "PORTCULLIS_ADMIN");
+    assert_eq!(admin.code, Some(1), "{admin}");
+    assert!(admin.stderr.contains("(PORTCULLIS_ADMIN)"), "{admin}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn localhost_is_both_loopback_addresses() {
     let site = Site::new();
