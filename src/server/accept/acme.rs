@@ -227,7 +227,6 @@ mod tests {
     use proptest::prelude::*;
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
-    use tokio::net::TcpStream;
 
     use super::*;
 
