@@ -6,7 +6,7 @@
 //!
 //! # The public port, before the handshake
 //!
-//! No client is trusted, by no address.
+//! No client is trusted, whatever its address.
 //!
 //! | a client | what stops it | tests |
 //! |---|---|---|
@@ -18,8 +18,8 @@
 //!
 //! # The handshake
 //!
-//! Trusted: that a signature proves possession of a key, and that the operator meant each
-//! certificate in the store.
+//! Trusted: a signature proves possession of a key, and the operator intended each certificate in
+//! the store.
 //!
 //! | a client | what stops it | tests |
 //! |---|---|---|
@@ -52,7 +52,7 @@
 //!
 //! # The ACME directory
 //!
-//! Trusted to issue for these names, not to work well.
+//! Trusted to issue for these names, but not to be reliable.
 //!
 //! | the directory | what happens | tests |
 //! |---|---|---|
@@ -91,7 +91,7 @@
 //!
 //! # The application behind the proxy
 //!
-//! Trusted with requests, not to respond well.
+//! Trusted to receive requests, but not to respond correctly.
 //!
 //! | the application | what stops it | tests |
 //! |---|---|---|
@@ -103,7 +103,8 @@
 //!
 //! # The files
 //!
-//! Write access to the trust paths decides who is accepted. Trusted: the intent, not the care.
+//! Write access to the trust paths decides which clients are accepted. The writer's intent is
+//! trusted, but mistakes are expected.
 //!
 //! | the writer | what happens | tests |
 //! |---|---|---|
@@ -117,7 +118,7 @@
 //! # The admin port
 //!
 //! Plain HTTP without a password, for this machine or the pod's network. A client that reaches it
-//! reads who is trusted and who was rejected, and changes nothing.
+//! can read which clients are trusted and rejected, but change nothing.
 //!
 //! | a client | what stops it | tests |
 //! |---|---|---|
@@ -129,7 +130,7 @@
 //!
 //! # The process
 //!
-//! If its code is turned against it, it holds little.
+//! An attacker who controls its code gets little access.
 //!
 //! | the attacker wants | what stops it | tests |
 //! |---|---|---|
@@ -139,7 +140,7 @@
 //!
 //! # The library's user
 //!
-//! Their service is trusted with requests, and not to be free of bugs.
+//! Their service is trusted to receive requests, but not to be free of bugs.
 //!
 //! | the service | what stops it | tests |
 //! |---|---|---|
@@ -154,7 +155,7 @@
 //!   then anyone on the way who can set that header.
 //! - An accepted client that politely sends more than the application can serve, or takes all of
 //!   `--max-connections`.
-//! - A flood that fills the line before it reaches this machine.
+//! - A flood that saturates the network before it reaches this machine.
 //! - root on this machine, and users who can read this user's files or reach the admin port.
 //! - A wrong clock, by which certificates begin and end.
 //! - A load balancer that lies about addresses.
@@ -163,14 +164,14 @@
 //!
 //! testssl.sh 3.0, sslscan 2.0, sslyze 6.3 and slowhttptest 1.8 were run against it with the
 //! certificates of `certs-example/`, with and without a client certificate where they support one.
-//! They find TLS 1.2 and 1.3, forward secrecy and authenticated encryption only, no renegotiation, and
-//! none of the weaknesses that they know by name. Their complaints:
+//! They find TLS 1.2 and 1.3, forward secrecy and authenticated encryption only, no renegotiation,
+//! and none of the weaknesses that they know by name. They report:
 //!
 //! - *The certificate is not trusted, lives for too long, names neither CRL nor OCSP, is in no log*
-//!   (testssl.sh, sslyze). That is the example's certificate, which outlives every tutorial and protects
-//!   nothing. sslyze has no other complaint under Mozilla's "intermediate" profile.
-//! - *No `TLS_FALLBACK_SCSV`* (sslscan). Nothing below TLS 1.2 exists to fall back to, and a TLS 1.3
-//!   client recognises a downgrade to 1.2 by the server's random.
+//!   (testssl.sh, sslyze). It is the example's certificate, which is valid until 2049 and protects
+//!   nothing. sslyze reports nothing else under Mozilla's "intermediate" profile.
+//! - *No `TLS_FALLBACK_SCSV`* (sslscan). There is no version below TLS 1.2 to fall back to, and a
+//!   TLS 1.3 client recognises a downgrade to 1.2 by the server's random.
 //! - *No X448 and no Brainpool curves* (sslyze). X25519, P-256, P-384 and the hybrid of X25519 with
 //!   ML-KEM-768 are offered.
 //! - slowhttptest finds the service available throughout. Without a client certificate, none of its

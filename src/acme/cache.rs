@@ -1,7 +1,7 @@
-//! What is kept between restarts: the pair, the account, and what orders have come to.
+//! The files that survive a restart: certificate and key, account, and the history of orders.
 //!
-//! Each file is replaced as a whole, so that one that was killed midway leaves the one before. The
-//! certificate and its key are one file for the same reason: there is no moment without a match.
+//! Each file is replaced as a whole, so that a process that is killed midway leaves the former one.
+//! Certificate and key are one file, so that they always match.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -20,9 +20,9 @@ pub(super) const PAIR: &str = "certificate-and-key.pem";
 const ACCOUNT: &str = "account.json";
 const HISTORY: &str = "history.json";
 const LOCK: &str = "lock";
-/// Written at start and before an order, to find out whether that works.
+/// Written at start and before an order, to check that the cache is writable.
 const PROBE: &str = "probe";
-/// What a file is called until it is whole.
+/// The suffix of a file that is being written.
 const UNFINISHED: &str = ".unfinished";
 
 const PRIVATE_FILE: u32 = 0o600;
@@ -42,13 +42,13 @@ pub(super) struct Cache {
 /// The account at the directory, with its key.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredAccount {
-    /// Where it is an account.
+    /// The URL of the ACME directory that knows it.
     pub(super) directory: String,
     pub(super) email: Option<String>,
     pub(super) credentials: AccountCredentials,
 }
 
-/// Why a cache cannot be used: what is wrong, and what to do about it.
+/// Why a cache cannot be used, with the remedy.
 #[derive(Debug)]
 pub(crate) struct Unusable {
     pub(crate) file: PathBuf,
@@ -56,7 +56,7 @@ pub(crate) struct Unusable {
     pub(crate) remedy: &'static str,
 }
 
-/// That this process is the one that orders. It ends with the process, however that ends.
+/// The lock of the one process that orders. The system releases it when the process ends.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "it is held")] File);
 
@@ -72,7 +72,7 @@ impl Cache {
         })?;
         let cache = Self::inspect(directory)?;
         for name in [PAIR, ACCOUNT, HISTORY] {
-            // One that was being written when the process ended.
+            // A former process may have ended while it wrote this file.
             let _ = fs::remove_file(cache.path(&format!("{name}{UNFINISHED}")));
         }
         cache.probe().map_err(|error| {
@@ -103,7 +103,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Finds out whether a file can be written.
+    /// Checks that a file can be written.
     pub(super) fn probe(&self) -> io::Result<()> {
         self.write(PROBE, b"")?;
         fs::remove_file(self.path(PROBE))
@@ -129,7 +129,7 @@ impl Cache {
         self.write(PAIR, pair)
     }
 
-    /// The account; an error says why it cannot be used.
+    /// The account, or why it cannot be used.
     pub(super) fn account(&self) -> Result<Option<StoredAccount>, String> {
         self.read_json(ACCOUNT)
     }
@@ -151,7 +151,7 @@ impl Cache {
         self.write_json(HISTORY, history)
     }
 
-    /// Becomes the one process that orders. `None` while another one is.
+    /// Takes the lock of the process that orders. `None` while another process holds it.
     pub(super) fn lock(&self) -> io::Result<Option<Lock>> {
         let file = OpenOptions::new()
             .write(true)
@@ -186,7 +186,7 @@ impl Cache {
         let Some(bytes) = self.read(name).map_err(|error| named(error.to_string()))? else {
             return Ok(None);
         };
-        // The parser's own words could quote a key.
+        // The parser's message could quote a key.
         let parsed = serde_json::from_slice(&bytes);
         parsed.map(Some).map_err(|error| {
             named(format!("it is damaged at line {}, column {}", error.line(), error.column()))

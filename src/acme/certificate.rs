@@ -1,5 +1,5 @@
-//! What is asked of a certificate: which names it is for, how the directory calls it, and whether
-//! one that was issued may take the place of the one that is active.
+//! Properties of a certificate: its names, its ACME identifier, and whether an issued one may
+//! replace the active one.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use x509_cert::Certificate as X509;
 use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::AuthorityKeyIdentifier;
 
+use super::failure::{Failure, Step};
 use super::order::Issued;
-use super::{Failure, Step};
 use crate::reload::{self, INCOMPLETE_CHAIN};
 use crate::server::provider;
 use crate::trust::{Summary, pem, rfc3339};
 
-/// Those of these names that a certificate is for.
+/// The given names that a certificate covers.
 pub(super) fn covered<'a>(leaf: &CertificateDer<'_>, names: &'a [String]) -> Vec<&'a str> {
     let Ok(certificate) = EndEntityCert::try_from(leaf) else { return Vec::new() };
     let is_for = |name: &&str| {
@@ -33,14 +33,13 @@ pub(super) fn names(leaf: &CertificateDer<'_>) -> Vec<String> {
     certificate.map_or_else(|_| Vec::new(), |it| it.valid_dns_names().map(str::to_owned).collect())
 }
 
-/// How renewal information names a certificate (RFC 9773, 4.1). `None` for one that cannot be
-/// named.
+/// The identifier of a certificate in renewal information (RFC 9773, 4.1); `None` if it has none.
 pub(super) fn identifier(leaf: &CertificateDer<'_>) -> Option<CertificateIdentifier<'static>> {
     let certificate = X509::from_der(leaf).ok()?;
     let certificate = certificate.tbs_certificate();
     let (_, authority) = certificate.get_extension::<AuthorityKeyIdentifier>().ok()??;
     let authority = authority.key_identifier?;
-    // Its bytes as they are encoded: positive, and so with a zero before a first bit that is set.
+    // As DER encodes a positive number: with a zero byte before a first bit that is set.
     let mut serial = certificate.serial_number().as_bytes().to_vec();
     if serial.first().is_none_or(|first| first & 0x80 != 0) {
         serial.insert(0, 0);
@@ -49,8 +48,8 @@ pub(super) fn identifier(leaf: &CertificateDer<'_>) -> Option<CertificateIdentif
     Some(CertificateIdentifier::new(authority, Der::from_slice(&serial)).into_owned())
 }
 
-/// Judges what was issued, as `check` judges, and returns what it is. What is worse than the chain
-/// that is active must not replace it; `file` is where it would be.
+/// Judges an issued certificate as `portcullis check` does, and returns its summary. A worse chain
+/// must not replace the active one. `file` is where it would be stored.
 pub(super) fn check(
     issued: &Issued,
     names: &[String],
@@ -59,9 +58,9 @@ pub(super) fn check(
     now: UnixTime,
 ) -> Result<Summary, Failure> {
     let failure = |detail: String| Failure::new(Step::Check, format!("what was issued {detail}"));
-    let chain = pem::chain(issued.chain.as_bytes()).map_err(|faults| {
-        let fault = faults.first().map(|fault| fault.kind.to_string());
-        failure(format!("is no PEM chain: {}", fault.unwrap_or_default()))
+    let chain = pem::chain(issued.chain.as_bytes()).map_err(|errors| {
+        let error = errors.first().map(|error| error.kind.to_string());
+        failure(format!("is no PEM chain: {}", error.unwrap_or_default()))
     })?;
     let chain: Vec<_> = chain.into_iter().map(|(_, der)| der).collect();
     let summary = chain.first().and_then(Summary::of);
@@ -88,7 +87,7 @@ pub(super) fn check(
         problems.into_iter().map(|it| it.message).collect::<Vec<_>>()
     };
     let is_worse = |problem: &&String| {
-        // Some private directories send no chain. It is better than nothing, and than the same.
+        // Some private directories send no chain. That is used unless a complete one is active.
         *problem != INCOMPLETE_CHAIN || active.is_some_and(|active| judge(active).is_empty())
     };
     match judge(&chain).iter().find(is_worse) {

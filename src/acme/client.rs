@@ -1,5 +1,4 @@
-//! The HTTP client that talks to the directory: HTTPS only, no redirects, and bounds on everything
-//! that comes back.
+//! The HTTP client for the directory: HTTPS only, no redirects, bounded responses.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -28,28 +27,28 @@ use crate::trust::pem;
 const REQUEST: Duration = Duration::from_secs(20);
 /// The largest response that is taken: a chain is a few KiB.
 const LARGEST: usize = 1 << 20;
-/// What RFC 9773 (4.3.3) has a client assume where the directory does not say when to ask again.
+/// The interval of RFC 9773 (4.3.3) for a directory that sends no `Retry-After`.
 const ARI_INTERVAL: HeaderValue = HeaderValue::from_static("21600");
-/// So far may the clocks be apart before an operator should know.
+/// The difference between two clocks that an operator should know of.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// A client of its own for each order: there are days between two.
+/// An HTTP client for one order: orders are days apart.
 #[derive(Clone)]
 pub(super) struct Http {
     client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
     notes: Arc<Mutex<Notes>>,
 }
 
-/// What instant-acme does not pass on.
+/// Headers of responses that instant-acme does not pass on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notes {
-    /// When a response that was an error said to try again.
+    /// When to try again, from an error response.
     pub(super) retry_after: Option<SystemTime>,
     /// The directory's clock, where it is far from ours.
     pub(super) other_clock: Option<SystemTime>,
 }
 
-/// Why a response is of no use.
+/// Why a response is unusable.
 #[derive(Debug)]
 struct Unusable(String);
 
@@ -75,7 +74,7 @@ impl Http {
         })
     }
 
-    /// What was noted since this was last asked.
+    /// The notes since the last call.
     pub(super) fn take_notes(&self) -> Notes {
         std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -192,10 +191,10 @@ pub(super) fn roots(file: Option<&Path>) -> Result<RootCertStore, (String, &'sta
     const REMEDY: &str = "give a PEM file of the CA that issued the directory's own certificate";
     let named = |problem: String| (format!("--acme-ca {}: {problem}", file.display()), REMEDY);
     let bytes = std::fs::read(file).map_err(|error| named(error.to_string()))?;
-    let (certificates, faults) = pem::certificates(&bytes);
-    if let Some(fault) = faults.first() {
-        let line = fault.line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        return Err(named(format!("{line}{}", fault.kind)));
+    let (certificates, errors) = pem::certificates(&bytes);
+    if let Some(error) = errors.first() {
+        let line = error.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        return Err(named(format!("{line}{}", error.kind)));
     }
     for (line, der) in certificates {
         roots.add(der).map_err(|error| named(format!("line {line}: {error}")))?;

@@ -6,10 +6,21 @@ use std::time::{Instant, SystemTime};
 use instant_acme::{Error, Problem};
 
 use super::client::describe;
-use super::seconds;
+use crate::clock::unix_seconds;
 
 /// So many characters of a directory's response are shown.
 const LONGEST_DETAIL: usize = 1000;
+
+/// Another attempt does not help until an operator changes something elsewhere.
+const FINAL: [&str; 7] = [
+    "caa",
+    "externalAccountRequired",
+    "invalidContact",
+    "rejectedIdentifier",
+    "unsupportedContact",
+    "unsupportedIdentifier",
+    "userActionRequired",
+];
 
 /// How far an order got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +90,7 @@ pub(super) struct Failure {
     pub(super) is_hopeless: bool,
 }
 
-/// Whether an order may be begun again at once.
+/// Whether and how an order is repeated at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
     Later,
@@ -108,7 +119,7 @@ impl Failure {
             }
             Error::Timeout(next) => {
                 let left = |next: Instant| next.saturating_duration_since(Instant::now());
-                let retry_after = next.map(|next| seconds(SystemTime::now() + left(next)));
+                let retry_after = next.map(|next| unix_seconds(SystemTime::now() + left(next)));
                 let detail = "the directory did not come to an end within two minutes";
                 Self { retry_after, ..Self::new(step, detail) }
             }
@@ -123,7 +134,7 @@ impl Failure {
         Self::new(Step::Store, format!("--acme-cache cannot be written to: {error}"))
     }
 
-    /// The same, of which it is known that another attempt will not help.
+    /// Marks a failure that another attempt cannot resolve.
     pub(super) fn hopeless(self) -> Self {
         Self { is_hopeless: true, ..self }
     }
@@ -160,10 +171,10 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// Of a problem made of several, the one that ends all attempts counts.
+/// The type of a problem. Of several subproblems, one that ends all attempts counts.
 fn worst_type(problem: &Problem) -> Option<String> {
     let types = problem.subproblems.iter().filter_map(|it| it.r#type.as_ref());
-    let is_final = |urn: &&String| super::schedule::is_final_type(urn);
+    let is_final = |urn: &&String| is_final_type(urn);
     types.clone().find(is_final).or(problem.r#type.as_ref()).cloned()
 }
 
@@ -173,6 +184,18 @@ fn detail(problem: &Problem) -> String {
         text.push_str(&format!("; {}", subproblem.to_string().trim_start_matches(": ")));
     }
     text
+}
+
+impl Failure {
+    /// True if another attempt today cannot succeed.
+    pub(super) fn is_final(&self) -> bool {
+        self.is_hopeless || self.problem_type.as_deref().is_some_and(is_final_type)
+    }
+}
+
+/// True for a problem type after which another attempt does not help.
+fn is_final_type(urn: &str) -> bool {
+    urn.rsplit(':').next().is_some_and(|name| FINAL.contains(&name))
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ use tokio::time::timeout;
 
 use super::cache::{Cache, StoredAccount};
 use super::client::Http;
-use super::{Failure, KeyType, Settings, Step};
+use super::failure::{Failure, Step};
+use super::settings::{KeyType, Settings};
+use crate::clock::unix_seconds;
 use crate::server::{Challenges, Validation, provider};
 
 /// How often the state of an order is fetched, where the directory sends no `Retry-After`.
@@ -48,12 +50,12 @@ impl Client<'_> {
         &self,
         replaces: Option<CertificateIdentifier<'_>>,
     ) -> Result<Issued, Failure> {
-        let order = timeout(LONGEST, self.order_in_its_time(replaces)).await;
+        let order = timeout(LONGEST, self.order_without_timeout(replaces)).await;
         let mut result =
             order.unwrap_or_else(|_| Err(Failure::new(Step::Order, "it took over 10 minutes")));
         if let Err(failure) = &mut result {
             let notes = self.http.take_notes();
-            failure.retry_after = failure.retry_after.or(notes.retry_after.map(super::seconds));
+            failure.retry_after = failure.retry_after.or(notes.retry_after.map(unix_seconds));
             if let Some(other) = notes.other_clock {
                 let other = crate::trust::rfc3339(crate::trust::unix_time(other));
                 failure.detail.push_str(&format!(
@@ -64,7 +66,7 @@ impl Client<'_> {
         result
     }
 
-    async fn order_in_its_time(
+    async fn order_without_timeout(
         &self,
         replaces: Option<CertificateIdentifier<'_>>,
     ) -> Result<Issued, Failure> {
@@ -79,7 +81,7 @@ impl Client<'_> {
         let mut order = order.map_err(|error| Failure::of(Step::Order, &error))?;
         self.validate(&mut order).await?;
         let (names, key_type) = (self.settings.domains.clone(), self.settings.key);
-        // An RSA key takes its time.
+        // Making an RSA key takes long.
         let request = tokio::task::spawn_blocking(move || request(names, key_type)).await;
         let (key, csr) = request
             .map_err(|error| Failure::new(Step::Finalize, error.to_string()))?
@@ -120,7 +122,7 @@ impl Client<'_> {
             return Ok(account);
         };
         let is_same_contact = stored.email == self.settings.email;
-        // They cannot be cloned.
+        // `AccountCredentials` cannot be cloned.
         let copy = serde_json::to_vec(&stored.credentials)
             .and_then(|bytes| serde_json::from_slice(&bytes))
             .map_err(|_| Failure::new(Step::Account, "the stored account is damaged"))?;

@@ -1,4 +1,4 @@
-//! When it is time: order, judge, store, have it become active.
+//! The renewal loop: waits until an order is due, then orders, judges, stores and activates.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
@@ -9,21 +9,24 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use super::failure::{Again, Failure, Step};
 use super::order::{Client, Issued};
 use super::schedule::{self, History};
-use super::{Acme, Again, Failure, Step, certificate, client, seconds};
+use super::setup::Acme;
+use super::{certificate, client};
 use crate::Handle;
+use crate::clock::unix_seconds;
 use crate::fields::List;
 use crate::random::random;
 use crate::server::{AcmeFailure, AcmeState};
 use crate::trust::{rfc3339, unix_time};
 
-/// However far the next attempt is, the clock is looked at so often: it may be set meanwhile.
+/// The longest sleep before the clock is read again: it may have been set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How often an order is restarted at once when the directory's response asks for that.
 const MOST_AT_ONCE: usize = 8;
 
-/// Orders when it is time.
+/// The state of the renewal loop.
 pub(super) struct Renewal<'a> {
     acme: &'a Acme,
     handle: &'a Handle,
@@ -50,7 +53,7 @@ impl<'a> Renewal<'a> {
     /// Keeps the certificate current, for ever.
     pub(super) async fn run(mut self) -> Infallible {
         loop {
-            let now = seconds(SystemTime::now());
+            let now = unix_seconds(SystemTime::now());
             self.history.forget_impossible_pause(now);
             let active = self.active();
             self.publish(self.next_attempt(active.as_ref()).max(now));
@@ -106,13 +109,13 @@ impl<'a> Renewal<'a> {
         self.next_ari = schedule::next_ari_after_failure(now);
         let Some(identifier) = &active.identifier else { return };
         let Ok(client) = self.client() else { return };
-        // What fails here fails an order too, and is named there.
+        // An order would fail for the same reason, and logs it.
         let Ok(account) = client.account().await else { return };
         match account.renewal_info(identifier).await {
             Ok((info, asked)) => {
                 self.next_ari = schedule::next_ari(now, asked.as_secs());
                 let window = info.suggested_window;
-                let window = (seconds(window.start.into()), seconds(window.end.into()));
+                let window = (unix_seconds(window.start.into()), unix_seconds(window.end.into()));
                 let before = self.history.renewal.as_ref();
                 let renewal = schedule::renewal_by_window(
                     &active.fingerprint,
@@ -136,7 +139,7 @@ impl<'a> Renewal<'a> {
             Ok(issued) => self.activate(&issued, active).await,
             Err(failure) => Err(failure),
         };
-        let now = seconds(SystemTime::now());
+        let now = unix_seconds(SystemTime::now());
         match result {
             Ok(()) => {
                 counter!("portcullis_acme_orders_total", "result" => "success").increment(1);
@@ -194,8 +197,7 @@ impl<'a> Renewal<'a> {
         self.client()?.order(replaces).await
     }
 
-    /// Stores what was issued, and has it become active. Where it does not, the pair of before is
-    /// put back.
+    /// Stores an issued pair and activates it. If that fails, the former pair is restored.
     async fn activate(&self, issued: &Issued, active: Option<&Active>) -> Result<(), Failure> {
         let cache = &self.acme.cache;
         let chain = active.map(|active| active.chain.as_slice());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::failure::Failure;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -15,25 +15,14 @@ const DAY: u64 = 24 * HOUR;
 /// The first and the longest pause after a failure.
 const SHORTEST_PAUSE: u64 = MINUTE;
 const LONGEST_PAUSE: u64 = HOUR;
-/// A directory that asks for more is not obeyed: the certificate would end meanwhile.
+/// The longest `Retry-After` that is obeyed: the certificate would expire meanwhile.
 const LONGEST_RETRY_AFTER: u64 = 7 * DAY;
-/// So many validations of a name may fail within an hour.
+/// How many validations of a name may fail within an hour.
 const MOST_FAILED_VALIDATIONS: usize = 5;
 /// How often renewal information is fetched: what the directory asks for, within these.
 const ARI_INTERVAL: std::ops::RangeInclusive<u64> = 10..=DAY;
 
-/// Another attempt does not help until an operator changes something elsewhere.
-const FINAL: [&str; 7] = [
-    "caa",
-    "externalAccountRequired",
-    "invalidContact",
-    "rejectedIdentifier",
-    "unsupportedContact",
-    "unsupportedIdentifier",
-    "userActionRequired",
-];
-
-/// What orders have come to. It is stored, so that a restart is no way around a pause.
+/// The history of orders. It is stored, so that a restart does not skip a pause.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct History {
@@ -73,7 +62,7 @@ pub(super) struct Renewal {
 }
 
 impl History {
-    /// Takes a failure in, and returns when the next order may begin. `random` is from 0 to 1.
+    /// Records a failure, and returns when the next order may begin. `random` is from 0 to 1.
     pub(super) fn record_failure(&mut self, failure: &Failure, now: u64, random: f64) -> u64 {
         self.failures = self.failures.saturating_add(1);
         let hour_ago = now.saturating_sub(HOUR);
@@ -81,7 +70,7 @@ impl History {
             self.failed_validations.entry(name.clone()).or_default().push(now);
         }
         self.failed_validations.retain(|_, times| {
-            // A time in the future comes of a clock that was wrong.
+            // A time in the future was stored by a wrong clock.
             times.retain(|at| *at > hour_ago && *at <= now);
             !times.is_empty()
         });
@@ -108,7 +97,7 @@ impl History {
         next
     }
 
-    /// Takes in that a certificate was issued.
+    /// Records that a certificate was issued.
     pub(super) fn record_success(&mut self, now: u64) {
         let is_early = self.last_issued.is_some_and(|before| now < before.saturating_add(HOUR));
         *self = Self {
@@ -146,18 +135,6 @@ impl History {
     }
 }
 
-impl Failure {
-    /// Whether it is of no use to try again today.
-    pub(super) fn is_final(&self) -> bool {
-        self.is_hopeless || self.problem_type.as_deref().is_some_and(is_final_type)
-    }
-}
-
-/// True for a problem type after which another attempt does not help.
-pub(super) fn is_final_type(urn: &str) -> bool {
-    urn.rsplit(':').next().is_some_and(|name| FINAL.contains(&name))
-}
-
 fn pause(failures: u32) -> u64 {
     let doublings = failures.saturating_sub(1).min(16);
     (SHORTEST_PAUSE << doublings).min(LONGEST_PAUSE)
@@ -174,7 +151,7 @@ fn jittered(pause: u64, random: f64) -> u64 {
     (pause as f64 * (0.9 + 0.2 * random)).ceil() as u64
 }
 
-/// With one third of its lifetime left.
+/// The time at which one third of the lifetime is left.
 pub(super) fn renewal_by_lifetime(not_before: u64, not_after: u64) -> u64 {
     not_after - not_after.saturating_sub(not_before) / 3
 }
@@ -225,7 +202,7 @@ pub(super) fn next_ari_after_failure(now: u64) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Step;
+    use super::super::failure::Step;
     use super::*;
 
     const NOW: u64 = 1_800_000_000;

@@ -32,13 +32,14 @@ use crate::trust::Reason;
 const ACME_TLS: &[u8] = b"acme-tls/1";
 /// How long a relaxed handshake may take, from its first byte to the closed socket.
 const LONGEST: Duration = Duration::from_secs(5);
-/// So many at once; for one more the oldest is dropped, so that those that stall keep none out.
+/// The limit of relaxed handshakes. When it is reached, the oldest one is dropped, so that stalled
+/// ones do not block others.
 const AT_ONCE: usize = 8;
 
-/// The names that are being validated now, each with what proves that they are ours.
+/// The names that are being validated now, each with the certificate that proves it.
 #[derive(Debug)]
 pub(crate) struct Challenges {
-    /// A handshake looks at this alone while nothing is validated.
+    /// The only field that a handshake reads while nothing is being validated.
     is_open: AtomicBool,
     by_name: Mutex<HashMap<String, Arc<ServerConfig>>>,
     places: Arc<Pending>,
@@ -47,7 +48,7 @@ pub(crate) struct Challenges {
     limiter: HandshakeLimiter,
 }
 
-/// That a name is being validated, until this is dropped.
+/// A validation of a name. It ends when this value is dropped.
 #[derive(Debug)]
 #[must_use = "the validation ends when it is dropped"]
 pub(crate) struct Validation {
@@ -65,7 +66,7 @@ impl Challenges {
         }
     }
 
-    /// Lets the counter begin at zero.
+    /// Registers the counters at zero.
     pub(crate) fn describe(&self) {
         describe_counter!(
             "portcullis_acme_handshakes_total",
@@ -77,7 +78,7 @@ impl Challenges {
         }
     }
 
-    /// From now on presents this certificate to clients that validate the name.
+    /// Presents this certificate to clients that validate the name, until the result is dropped.
     ///
     /// # Errors
     /// TLS cannot be set up.
@@ -117,7 +118,7 @@ impl Challenges {
         self.by_name().get(&name).cloned()
     }
 
-    /// Shakes hands, and closes.
+    /// Performs the relaxed handshake and closes the connection.
     async fn validate(
         &self,
         start: StartHandshake<BufferedWriter>,
@@ -150,8 +151,8 @@ impl Drop for Validation {
     }
 }
 
-/// Reads the ClientHello while something is being validated, and returns the strict handshake. A
-/// relaxed one is dealt with here, whole.
+/// Reads the ClientHello while a name is being validated, and returns the strict handshake. A
+/// relaxed handshake is completed here.
 pub(super) async fn begin(
     socket: BufferedWriter,
     challenges: &Challenges,
@@ -204,7 +205,7 @@ async fn exchange(
         Ok(mut tls) => {
             // After a HelloRetryRequest the second ClientHello may offer less than the first.
             let is_acme = tls.get_ref().1.alpn_protocol() == Some(ACME_TLS);
-            // A peer that has left has what it came for.
+            // A peer that has closed already has its proof.
             let _ = tls.shutdown().await;
             (tls.into_inner().0, is_acme)
         }

@@ -127,7 +127,7 @@ impl Connector {
         Ok(kind)
     }
 
-    /// What comes of a request; TLS 1.3 tells of a rejection only then.
+    /// The response to a request. In TLS 1.3 a rejection shows only then.
     pub(super) async fn request(&self, addr: SocketAddr, name: &str) -> io::Result<String> {
         let mut tls = self.connect(addr, name).await?;
         let head = format!("GET /secret HTTP/1.1\r\nHost: {DOMAIN}\r\nConnection: close\r\n\r\n");

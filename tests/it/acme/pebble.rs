@@ -305,7 +305,7 @@ pub fn directory_certificate() -> (String, String, String) {
     (certificate.pem(), key.serialize_pem(), ca.pem())
 }
 
-/// Pebble does not announce a port that the system chose.
+/// Pebble does not report a port that the system chose.
 fn free_ports<const N: usize>() -> [u16; N] {
     let sockets = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     sockets.map(|socket| socket.local_addr().unwrap().port())
