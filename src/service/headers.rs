@@ -1,8 +1,10 @@
 //! The headers that a proxy passes on, strips and adds.
 //!
-//! The rules by name are the table in `rules.rs`. The functions are pure: a service of your own may
+//! The rules by name are the table in `rules.rs`, those of the operator are in `operator.rs`. The
+//! functions are pure: a service of your own may
 //! use them as [`Proxy`](crate::service::Proxy) does.
 
+mod operator;
 mod rules;
 
 use std::net::IpAddr;
@@ -14,9 +16,11 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Version, request};
 
 use crate::ClientIdentity;
-use crate::service::headers::rules::{Custom, is_stripped};
+use crate::service::headers::operator::Custom;
+use crate::service::headers::rules::is_stripped;
 
-pub use rules::{BadHeaderRule, HeaderRules, is_identity};
+pub use operator::{BadHeaderRule, HeaderRules};
+pub use rules::is_identity;
 
 /// The certificate of the client, as RFC 9440 has it: its DER in base64, between colons.
 pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");

@@ -80,3 +80,23 @@ fn operator_rules_pass_strip_and_set() {
     assert!(!headers.contains_key("x-remote-user"));
     assert_eq!((&headers["x_debug"] == "1", &headers["via"] == "1.1 portcullis"), (true, true));
 }
+
+#[test]
+fn passed_header_is_meant_in_its_usual_spelling_too() {
+    for (named, received, expected) in [
+        ("x_forwarded_host", "x-forwarded-host", "caller.example"),
+        ("X.Forwarded_Host", "x-forwarded-host", "caller.example"),
+        ("x-forwarded-host", "x-forwarded-host", "caller.example"),
+        ("x_forwarded_host", "x.forwarded.host", "api.example"),
+        ("x_real_host", "x-forwarded-host", "api.example"),
+    ] {
+        let rules = HeaderRules::default().pass(header(named)).unwrap();
+        let headers = sent(&rules, &[("host", "api.example"), (received, "caller.example")]);
+        assert_eq!(headers["x-forwarded-host"], expected, "{named} {received}");
+        assert!(!headers.contains_key("x.forwarded.host"), "{named}");
+    }
+    let rules = HeaderRules::default().pass(header("x_remote_user")).unwrap();
+    assert!(rules.clone().strip(header("x-remote-user")).is_err());
+    let headers = sent(&rules, &[("x_remote_user", "alice")]);
+    assert_eq!(headers["x_remote_user"], "alice");
+}

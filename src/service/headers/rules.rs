@@ -1,11 +1,6 @@
-//! Which headers of a request reach an application: one table, and the operator's own rules.
+//! Which headers of a request reach an application by default: one table.
 
-use std::fmt;
-use std::sync::Arc;
-
-use http::{HeaderName, HeaderValue};
-
-use crate::service::headers::{CLIENT_CERT, FINGERPRINT, HOP_BY_HOP};
+use http::HeaderName;
 
 /// What happens to the request headers of a name, as an application may spell it.
 #[derive(Clone, Copy)]
@@ -21,16 +16,21 @@ enum Action {
 
 use Action::{ExactSpelling, Identity, Strip};
 
-/// The rules by name, sorted by first and third character, the most frequent first. Names that AWS, Apache, Azure,
-/// Cloudflare, Envoy, Google, HAProxy, nginx, oauth2-proxy, Tailscale, Traefik and RFC 9440 use.
+/// The rules by name, sorted by first and third character, the most frequent first. Names that
+/// Akamai, AWS, Apache, authentik, Azure, Cloudflare, DigitalOcean, Envoy, Fastly, Fly, Google,
+/// HAProxy, Imperva, Kong, Netlify, Next.js, nginx, oauth2-proxy, Pomerium, Rack, Tailscale, Traefik,
+/// Vercel, Vouch and RFC 9440 use. API Gateway itself sets those that pass in one spelling.
 const TABLE: &[(&str, Action)] = &[
-    ("cf-access-authenticated-user", Identity),
+    ("akamai-client-ip", Strip),
+    ("cf-access-", Identity),
     ("cf-client-cert", Identity),
     ("cf-connecting-ip", Identity),
+    ("cf-pseudo-ipv4", Strip),
     ("client-cert", Identity),
     ("client-ip", Strip),
     ("connection", Strip),
     ("content-length", Strip),
+    ("do-connecting-ip", Strip),
     ("expect", Strip),
     ("front-end-https", Strip),
     ("forwarded", Strip),
@@ -38,6 +38,7 @@ const TABLE: &[(&str, Action)] = &[
     ("fastly-client-ip", Strip),
     ("fly-client-ip", Strip),
     ("http2-settings", Strip),
+    ("incap-client-ip", Strip),
     ("keep-alive", Strip),
     ("proxy", Strip),
     ("proxy-authenticate", Strip),
@@ -58,12 +59,15 @@ const TABLE: &[(&str, Action)] = &[
     ("upgrade", Strip),
     ("wl-proxy-client-ip", Strip),
     ("x-amzn-apigateway-api-id", ExactSpelling),
+    ("x-accel-mapping", Strip),
     ("x-amzn-mtls-", Identity),
     ("x-amzn-oidc-", Identity),
-    ("x-appengine-user-", Identity),
+    ("x-appengine-", Identity),
     ("x-arr-clientcert", Identity),
     ("x-auth-request-", Identity),
+    ("x-auth-user", Identity),
     ("x-authenticated-", Identity),
+    ("x-authentik-", Identity),
     ("x-azure-clientip", Strip),
     ("x-azure-socketip", Strip),
     ("x-client-cert", Identity),
@@ -71,9 +75,12 @@ const TABLE: &[(&str, Action)] = &[
     ("x-client-ip", Strip),
     ("x-client-verif", Identity),
     ("x-cluster-client-ip", Strip),
+    ("x-consumer-", Identity),
+    ("x-credential-identifier", Identity),
     ("x-envoy-external-address", Strip),
     ("x-envoy-original-", Identity),
     ("x-forwarded-for", ExactSpelling),
+    ("x-forwarded-port", ExactSpelling),
     ("x-forwarded-proto", Strip),
     ("x-forwarded", Strip),
     ("x-forwarded-access-token", Strip),
@@ -82,11 +89,14 @@ const TABLE: &[(&str, Action)] = &[
     ("x-forwarded-email", Strip),
     ("x-forwarded-groups", Strip),
     ("x-forwarded-host", Strip),
+    ("x-forwarded-https", Strip),
+    ("x-forwarded-login", Strip),
     ("x-forwarded-method", Strip),
     ("x-forwarded-path", Strip),
     ("x-forwarded-preferred-username", Strip),
     ("x-forwarded-prefix", Strip),
     ("x-forwarded-protocol", Strip),
+    ("x-forwarded-roles", Strip),
     ("x-forwarded-scheme", Strip),
     ("x-forwarded-server", Strip),
     ("x-forwarded-ssl", Strip),
@@ -95,20 +105,26 @@ const TABLE: &[(&str, Action)] = &[
     ("x-forwarded-url", Strip),
     ("x-forwarded-user", Identity),
     ("x-goog-authenticated-user-", Identity),
+    ("x-goog-iap-", Identity),
     ("x-host", Strip),
     ("x-http-host-override", Strip),
     ("x-http-method", Strip),
     ("x-http-method-override", Strip),
     ("x-method-override", Strip),
+    ("x-middleware-subrequest", Strip),
     ("x-ms-client-principal", Identity),
     ("x-mtls-", Identity),
+    ("x-nf-client-connection-ip", Strip),
+    ("x-orig-host", Strip),
     ("x-original-forwarded-for", Strip),
     ("x-original-host", Strip),
     ("x-original-method", Strip),
     ("x-original-uri", Strip),
     ("x-original-url", Strip),
     ("x-originating-ip", Strip),
+    ("x-pomerium-", Identity),
     ("x-proxyuser-ip", Strip),
+    ("x-real-host", Strip),
     ("x-real-ip", Strip),
     ("x-remote-addr", Strip),
     ("x-remote-extra-", Identity),
@@ -119,10 +135,14 @@ const TABLE: &[(&str, Action)] = &[
     ("x-rewrite-url", Strip),
     ("x-scheme", Strip),
     ("x-script-name", Strip),
+    ("x-sendfile-type", Strip),
     ("x-ssl", Identity),
     ("x-tls-", Identity),
     ("x-true-client-ip", Strip),
     ("x-url-scheme", Strip),
+    ("x-vercel-forwarded-for", Strip),
+    ("x-vercel-proxied-for", Strip),
+    ("x-vouch-", Identity),
     ("x-webauth-", Identity),
 ];
 
@@ -234,155 +254,6 @@ fn folds_to_prefix(name: &[u8], prefix: &[u8]) -> bool {
     beginning.is_some_and(|it| it.iter().rev().zip(prefix.iter().rev()).all(are_alike))
 }
 
-fn folded(name: &HeaderName) -> String {
+pub(super) fn folded(name: &HeaderName) -> String {
     name.as_str().bytes().map(|byte| char::from(fold(byte))).collect()
-}
-
-/// The operator's own rules for the headers of requests to an application.
-///
-/// ```
-/// use http::{HeaderName, HeaderValue};
-/// use portcullis::service::headers::HeaderRules;
-///
-/// let team = HeaderName::from_static("x-team");
-/// let rules = HeaderRules::default()
-///     .pass(HeaderName::from_static("x-forwarded-prefix"))?
-///     .set(team.clone(), HeaderValue::from_static("payments"))?;
-/// assert!(rules.clone().strip(team).is_err(), "one name, one rule");
-/// assert!(rules.pass(HeaderName::from_static("client-cert")).is_err());
-/// # Ok::<(), portcullis::service::headers::BadHeaderRule>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct HeaderRules(Option<Arc<Custom>>);
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct Custom {
-    pass: Vec<HeaderName>,
-    /// Folded.
-    strip: Vec<String>,
-    pub(super) set: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// Why a header rule is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BadHeaderRule {
-    /// portcullis or HTTP itself determines this header.
-    Reserved(HeaderName),
-    /// Two rules name this header.
-    Conflict(HeaderName),
-}
-
-impl fmt::Display for BadHeaderRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Reserved(name) => write!(
-                f,
-                "{name} cannot be changed: it carries the verified identity, the host, or how the \
-                 message is framed"
-            ),
-            Self::Conflict(name) => write!(f, "two rules name the header {name}: keep one"),
-        }
-    }
-}
-
-impl std::error::Error for BadHeaderRule {}
-
-impl HeaderRules {
-    /// Passes this header on although the table strips it. The application gets what the caller of
-    /// the API sent: it is not verified.
-    ///
-    /// # Errors
-    /// The header is reserved, or another rule names it.
-    pub fn pass(self, name: HeaderName) -> Result<Self, BadHeaderRule> {
-        let custom = self.custom();
-        let known = folded(&name);
-        if custom.is_stripped(&known) || custom.is_set(&known) {
-            return Err(BadHeaderRule::Conflict(name));
-        }
-        self.with(name, |custom, name| custom.pass.push(name))
-    }
-
-    /// Strips this header, in every spelling.
-    ///
-    /// # Errors
-    /// The header is reserved, or another rule names it.
-    pub fn strip(self, name: HeaderName) -> Result<Self, BadHeaderRule> {
-        let custom = self.custom();
-        let known = folded(&name);
-        if custom.is_passed(&known) || custom.is_set(&known) {
-            return Err(BadHeaderRule::Conflict(name));
-        }
-        self.with(name, |custom, _| custom.strip.push(known))
-    }
-
-    /// Sets this header, in place of any that the request has, in every spelling.
-    ///
-    /// # Errors
-    /// The header is reserved, or another rule names it.
-    pub fn set(self, name: HeaderName, value: HeaderValue) -> Result<Self, BadHeaderRule> {
-        let custom = self.custom();
-        let known = folded(&name);
-        if custom.is_passed(&known) || custom.is_stripped(&known) || custom.is_set(&known) {
-            return Err(BadHeaderRule::Conflict(name));
-        }
-        self.with(name, |custom, name| custom.set.push((name, value)))
-    }
-
-    /// The headers that pass although the table strips them.
-    pub fn passed(&self) -> &[HeaderName] {
-        self.0.as_ref().map_or(&[], |custom| &custom.pass)
-    }
-
-    pub(super) fn get(&self) -> Option<&Custom> {
-        self.0.as_deref()
-    }
-
-    fn custom(&self) -> Custom {
-        self.0.as_deref().cloned().unwrap_or_default()
-    }
-
-    fn with(
-        mut self,
-        name: HeaderName,
-        add: impl FnOnce(&mut Custom, HeaderName),
-    ) -> Result<Self, BadHeaderRule> {
-        if is_reserved(&name) {
-            return Err(BadHeaderRule::Reserved(name));
-        }
-        add(Arc::make_mut(self.0.get_or_insert_default()), name);
-        Ok(self)
-    }
-}
-
-/// True if no rule may name this header, in any spelling.
-fn is_reserved(name: &HeaderName) -> bool {
-    let name = folded(name);
-    [CLIENT_CERT.as_str(), FINGERPRINT.as_str(), "host", "content-length", "trailer"]
-        .iter()
-        .chain(&HOP_BY_HOP)
-        .any(|reserved| *reserved == name)
-}
-
-impl Custom {
-    pub(super) fn passes(&self, name: &HeaderName) -> bool {
-        self.pass.contains(name)
-    }
-
-    /// True if a header of this name is stripped, or replaced.
-    pub(super) fn replaces(&self, name: &HeaderName) -> bool {
-        let known = folded(name);
-        self.is_stripped(&known) || self.is_set(&known)
-    }
-
-    fn is_passed(&self, known: &str) -> bool {
-        self.pass.iter().any(|name| folded(name) == known)
-    }
-
-    fn is_stripped(&self, known: &str) -> bool {
-        self.strip.iter().any(|name| name == known)
-    }
-
-    fn is_set(&self, known: &str) -> bool {
-        self.set.iter().any(|(name, _)| folded(name) == known)
-    }
 }

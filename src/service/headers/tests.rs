@@ -35,6 +35,12 @@ fn identity_header_is_recognised_in_every_spelling() {
         "x-amzn-trace-id",
         "x-amzn-apigateway-api-id",
         "x-forwarded-port",
+        "x-auth-token",
+        "x-authentication",
+        "x-consumers",
+        "x-goog-api-key",
+        "x-real-time",
+        "x-vercel-id",
         "sslx",
         "authorization",
         "cookie",
@@ -86,7 +92,7 @@ fn spelled(name: &'static str) -> impl Strategy<Value = String> {
     })
 }
 
-const IDENTITY: [&str; 18] = [
+const IDENTITY: [&str; 30] = [
     "cf-client-cert",
     "client-cert",
     "ssl-client",
@@ -105,8 +111,20 @@ const IDENTITY: [&str; 18] = [
     "x-forwarded-user",
     "x-auth-request-",
     "cf-connecting-ip",
+    "cf-access-",
+    "tailscale-user-",
+    "x-amzn-oidc-",
+    "x-appengine-",
+    "x-auth-user",
+    "x-authentik-",
+    "x-consumer-",
+    "x-credential-identifier",
+    "x-goog-iap-",
+    "x-ms-client-principal",
+    "x-pomerium-",
+    "x-vouch-",
 ];
-const STRIPPED: [&str; 24] = [
+const STRIPPED: [&str; 42] = [
     "forwarded",
     "x-forwarded-proto",
     "x-real-ip",
@@ -131,6 +149,24 @@ const STRIPPED: [&str; 24] = [
     "x-forwarded-server",
     "x-script-name",
     "proxy",
+    "akamai-client-ip",
+    "cf-pseudo-ipv4",
+    "do-connecting-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "incap-client-ip",
+    "x-accel-mapping",
+    "x-forwarded-https",
+    "x-forwarded-login",
+    "x-forwarded-roles",
+    "x-middleware-subrequest",
+    "x-nf-client-connection-ip",
+    "x-orig-host",
+    "x-original-forwarded-for",
+    "x-real-host",
+    "x-sendfile-type",
+    "x-vercel-forwarded-for",
+    "x-vercel-proxied-for",
 ];
 const CONNECTION_ONLY: [&str; 9] = [
     "connection",
@@ -143,7 +179,8 @@ const CONNECTION_ONLY: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
-const EXACT_SPELLING: [&str; 2] = ["x-amzn-apigateway-api-id", "x-forwarded-for"];
+const EXACT_SPELLING: [&str; 3] =
+    ["x-amzn-apigateway-api-id", "x-forwarded-for", "x-forwarded-port"];
 
 fn known() -> impl Strategy<Value = String> {
     let names = [&IDENTITY[..], &STRIPPED, &CONNECTION_ONLY].concat();
@@ -288,6 +325,8 @@ fn any_name() -> impl Strategy<Value = String> {
         "accept",
         "cookie",
         "x-amzn-apigateway-api-id",
+        "x-forwarded-port",
+        "x-auth-token",
         "authorization",
         "xclient-cert",
         "client-cer",
