@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -45,12 +46,12 @@ pub(in crate::server) async fn serve<S: HttpService>(
     let mut phase = state.phase.clone();
     // A drain that had begun before is no signal: the first request gets a response.
     phase.mark_unchanged();
-    let driven = match is_h2 {
+    let (driven, unparsed) = match is_h2 {
         true => {
             let gate = Gate::new(service, Arc::clone(&state));
             let mut connection = Box::pin(h2_builder(limits).serve_connection(&mut io, gate));
             let deadlines = Deadlines { state: &state, limits, park_from: None };
-            drive(connection.as_mut(), &mut phase, deadlines).await
+            (drive(connection.as_mut(), &mut phase, deadlines).await, Bytes::new())
         }
         false => serve_h1(&mut io, service, &state, &mut phase, limits).await,
     };
@@ -65,10 +66,11 @@ pub(in crate::server) async fn serve<S: HttpService>(
     };
     state.meters.connection_closed(reason);
     if let Some(error) = &error
-        && let Some(malformed) = Malformed::from_hyper(error)
+        && let Some(malformed) = Malformed::from_hyper(error, &unparsed, state.max_headers)
     {
         failures.malformed(&state, malformed, error);
     }
+    drop(unparsed);
     let is_failed = reason == CloseReason::Failed;
     info!(
         peer = state.peer_text(),
@@ -126,14 +128,15 @@ fn h1_builder(limits: &Limits) -> http1::Builder {
 }
 
 /// Serves HTTP/1.1. hyper keeps several times the memory of TLS for a connection, so that an idle
-/// one parks: it drops hyper's state until the next byte arrives.
+/// one parks: it drops hyper's state until the next byte arrives. What hyper has read and not parsed
+/// is returned for the log.
 async fn serve_h1<S: HttpService>(
     io: &mut TokioIo<ProgressIo>,
     service: Arc<S>,
     state: &Arc<ConnectionState>,
     phase: &mut watch::Receiver<Phase>,
     limits: &Limits,
-) -> Driven {
+) -> (Driven, Bytes) {
     let builder = h1_builder(limits);
     loop {
         let unread = {
@@ -142,7 +145,8 @@ async fn serve_h1<S: HttpService>(
             let deadlines = Deadlines { state, limits, park_from: Some(Instant::now()) };
             match drive(Pin::new(connection.as_mut()), phase, deadlines).await {
                 Driven::Parked => connection.into_parts().read_buf,
-                driven => return driven,
+                driven @ Driven::Failed(_) => return (driven, connection.into_parts().read_buf),
+                driven => return (driven, Bytes::new()),
             }
         };
         trace!(peer = %state.peer, unread = unread.len(), "at_rest");
@@ -157,7 +161,7 @@ async fn serve_h1<S: HttpService>(
         let deadlines = Deadlines { state, limits, park_from: None };
         match drive(Pin::new(&mut parked), phase, deadlines).await {
             Driven::Closed(CloseReason::Done) => {}
-            driven => return driven,
+            driven => return (driven, Bytes::new()),
         }
     }
 }

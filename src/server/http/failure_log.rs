@@ -28,12 +28,18 @@ impl FailureLog {
         error: &hyper::Error,
     ) {
         state.meters.request_malformed(reason);
+        let cause = match reason {
+            Malformed::TooManyHeaders => {
+                format!("the request has more than {} header lines", state.max_headers)
+            }
+            _ => with_sources(error),
+        };
         let Some(suppressed) = self.malformed.admit(Instant::now()) else { return };
         warn!(
             peer = state.peer_text(),
             certificate = state.fingerprint(),
             reason = reason.as_str(),
-            error = with_sources(error),
+            error = cause,
             suppressed = (suppressed > 0).then_some(suppressed),
             "request_malformed"
         );

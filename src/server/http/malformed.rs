@@ -99,8 +99,13 @@ impl Malformed {
         }
     }
 
-    /// Why hyper refused a request; `None` if the connection failed otherwise.
-    pub(super) fn from_hyper(error: &hyper::Error) -> Option<Self> {
+    /// Why hyper refused a request; `None` if the connection failed otherwise. `head` is what hyper
+    /// has read of the request and not parsed.
+    pub(super) fn from_hyper(
+        error: &hyper::Error,
+        head: &[u8],
+        max_headers: usize,
+    ) -> Option<Self> {
         if let Some(h2) = std::error::Error::source(error).and_then(|it| it.downcast_ref()) {
             let h2: &h2::Error = h2;
             let is_flooding = h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
@@ -112,8 +117,13 @@ impl Malformed {
         // hyper has no other way to tell them apart; a test pins the texts.
         Some(match error.to_string().as_str() {
             "invalid HTTP method parsed" => Self::BadMethod,
-            "invalid HTTP version parsed" => Self::BadVersion,
-            text if text.starts_with("invalid HTTP version parsed (") => Self::BadVersion,
+            text if text.starts_with("invalid HTTP version parsed") => {
+                if is_target_split(head) {
+                    Self::BadTarget
+                } else {
+                    Self::BadVersion
+                }
+            }
             "invalid URI" => Self::BadTarget,
             "URI too long" => Self::TargetTooLong,
             "invalid HTTP header parsed" => Self::BadHeader,
@@ -121,15 +131,35 @@ impl Malformed {
             "invalid transfer-encoding parsed" | "unexpected transfer-encoding parsed" => {
                 Self::TransferEncoding
             }
+            // hyper has one error for both limits.
+            "message head is too large" if lines(head).count() > max_headers + 1 => {
+                Self::TooManyHeaders
+            }
             "message head is too large" => Self::HeadTooLarge,
             _ => Self::Other,
         })
     }
 }
 
+/// The lines of a head, the request line among them. The last one may be incomplete.
+fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    // Empty lines may precede a request, and one ends its head.
+    lines.skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty())
+}
+
+/// True if the request line has a version, and a target with a space in it.
+fn is_target_split(head: &[u8]) -> bool {
+    let mut parts = lines(head).next().unwrap_or_default().splitn(3, |byte| *byte == b' ');
+    let behind = parts.nth(2).unwrap_or_default();
+    !behind.starts_with(b"HTTP/") && behind.windows(6).any(|window| window == b" HTTP/")
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::future::poll_fn;
+    use std::pin::Pin;
 
     use http::{Request, Response};
     use hyper::server::conn::http1;
@@ -153,8 +183,9 @@ mod tests {
         let respond = |_: Request<_>| async { Ok::<_, Infallible>(Response::new(String::new())) };
         let mut builder = http1::Builder::new();
         builder.header_read_timeout(None).max_header_size(32 << 10);
-        let connection = builder.serve_connection(TokioIo::new(server), service_fn(respond));
-        connection.await.err().and_then(|error| Malformed::from_hyper(&error))
+        let mut connection = builder.serve_connection(TokioIo::new(server), service_fn(respond));
+        let error = poll_fn(|context| Pin::new(&mut connection).poll(context)).await.err()?;
+        Malformed::from_hyper(&error, &connection.into_parts().read_buf, 100)
     }
 
     #[tokio::test]
@@ -165,7 +196,10 @@ mod tests {
         for (request, reason) in [
             (with("a: b"), None),
             ("G(T / HTTP/1.1\r\n\r\n".to_owned(), Some(Malformed::BadMethod)),
-            ("GET /a b HTTP/1.1\r\n\r\n".to_owned(), Some(Malformed::BadVersion)),
+            ("GET /a b HTTP/1.1\r\n\r\n".to_owned(), Some(Malformed::BadTarget)),
+            ("\r\nGET /a  HTTP/1.1\r\n\r\n".to_owned(), Some(Malformed::BadTarget)),
+            ("GET /a HTTQ/1.1\r\n\r\n".to_owned(), Some(Malformed::BadVersion)),
+            ("GET /a b\r\na: b HTTP/1.1\r\n\r\n".to_owned(), Some(Malformed::BadVersion)),
             ("GET / HTTP/3.0\r\n\r\n".to_owned(), Some(Malformed::BadVersion)),
             ("GET /\x01 HTTP/1.1\r\n\r\n".to_owned(), Some(Malformed::BadTarget)),
             ("GET a:b:c HTTP/1.1\r\n\r\n".to_owned(), Some(Malformed::BadTarget)),
@@ -173,7 +207,9 @@ mod tests {
             (with("a: \x01"), Some(Malformed::BadHeader)),
             (with("content-length: +1"), Some(Malformed::ContentLength)),
             (with("transfer-encoding: gzip"), Some(Malformed::TransferEncoding)),
-            (with(&many), Some(Malformed::HeadTooLarge)),
+            (with(&many), Some(Malformed::TooManyHeaders)),
+            (with(&"a: b\r\n".repeat(97)), None),
+            (with(&format!("a: {}", "b".repeat(40_000))), Some(Malformed::HeadTooLarge)),
             (long, Some(Malformed::HeadTooLarge)),
         ] {
             let head = request.get(..60).unwrap_or(&request);

@@ -10,7 +10,19 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Malformed> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Malformed::Method);
     }
+    check_target(request)?;
     check_host(request)
+}
+
+/// A path, or `*` for the server as a whole. hyper takes `GET a` for a request of an authority.
+fn check_target<B>(request: &Request<B>) -> Result<(), Malformed> {
+    let (uri, path) = (request.uri(), request.uri().path());
+    let is_whole_server = path == "*" && *request.method() == Method::OPTIONS;
+    let is_http = matches!(uri.scheme_str(), None | Some("http" | "https"));
+    match (path.starts_with('/') || is_whole_server) && is_http {
+        true => Ok(()),
+        false => Err(Malformed::BadTarget),
+    }
 }
 
 /// One host, in `Host` or, in HTTP/2, in `:authority`.
@@ -50,9 +62,14 @@ fn is_host(text: &[u8]) -> bool {
         }
         None => split_after(text, is_name),
     };
-    let is_port =
-        |port: &[u8]| (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit);
     !host.is_empty() && (rest.is_empty() || rest.strip_prefix(b":").is_some_and(is_port))
+}
+
+/// True for a port of up to five digits. The grammar allows none, which is the default port.
+fn is_port(text: &[u8]) -> bool {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u32::from(byte - b'0'));
+    let number = text.iter().try_fold(0, |number, byte| Some(number * 10 + digit(byte)?));
+    text.len() <= 5 && number.is_some_and(|number| number <= u32::from(u16::MAX))
 }
 
 /// Splits a text after the bytes that are part of a host.
@@ -178,12 +195,22 @@ mod tests {
 
     #[test]
     fn host_is_a_name_or_an_address_with_an_optional_port() {
-        for good in ["a", "A.b-c_d", "127.0.0.1:80", "[::1]", "[::ffff:1.2.3.4]:65535", "a:1"] {
+        for good in [
+            "a",
+            "A.b-c_d",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::ffff:1.2.3.4]:65535",
+            "a:1",
+            "a:",
+            "[::1]:",
+        ] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
         for bad in [
-            "", "a b", "a,b", "u@a", "a/", "a?b", "a#b", "a:", "a:b", "a:123456", "[::1", "[]",
-            "[::1]a", "[::1]:", "[g::1]", "a\tb", "http://a", "a\\b", "a%41", "é", ":80",
+            "", "a b", "a,b", "u@a", "a/", "a?b", "a#b", "a:b", "a:123456", "a:65536", "a:99999",
+            "a::", "[::1", "[]", "[::1]a", "[::1]:x", "[g::1]", "a\tb", "http://a", "a\\b", "a%41",
+            "é", ":80",
         ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
@@ -198,12 +225,29 @@ mod tests {
         assert_eq!(refusal(H1, "http://a/", &[]), Some(Malformed::NoHost));
         assert_eq!(refusal(H1, "/", &["a", "a"]), Some(Malformed::SeveralHosts));
         assert_eq!(refusal(H1, "/", &["a,b"]), Some(Malformed::BadHost));
-        assert_eq!(refusal(H1, "ftp://a/", &["A"]), None);
+        assert_eq!(refusal(H1, "https://a/", &["A"]), None);
+        assert_eq!(refusal(H1, "http://a:/", &["a:"]), None);
         assert_eq!(refusal(H1, "http://b/", &["a"]), Some(Malformed::AuthorityDiffers));
         assert_eq!(refusal(Version::HTTP_10, "/", &[]), None);
         assert_eq!(refusal(Version::HTTP_2, "https://a/", &[]), None);
         assert_eq!(refusal(Version::HTTP_2, "https://a@b/", &[]), Some(Malformed::BadHost));
         assert_eq!(refusal(Version::HTTP_2, "/", &[]), Some(Malformed::NoHost));
+    }
+
+    #[test]
+    fn target_is_a_path_or_the_whole_server_for_options() {
+        let refusal = |method: Method, target: &str| {
+            let request = Request::builder().method(method).uri(target).header(header::HOST, "a");
+            check(&request.body(()).unwrap()).err()
+        };
+        for good in ["/", "//", "/*", "http://a", "https://a/?b"] {
+            assert_eq!(refusal(Method::GET, good), None, "{good}");
+        }
+        assert_eq!(refusal(Method::OPTIONS, "*"), None);
+        for bad in ["*", "a", "a:1", "ftp://a/", "urn://a"] {
+            assert_eq!(refusal(Method::GET, bad), Some(Malformed::BadTarget), "{bad}");
+        }
+        assert_eq!(refusal(Method::OPTIONS, "a"), Some(Malformed::BadTarget));
     }
 
     #[test]

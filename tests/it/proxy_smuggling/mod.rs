@@ -53,7 +53,7 @@ async fn a_request_names_exactly_one_host() {
             (
                 "userinfo in the authority",
                 "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
-                "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+                "GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             ),
             (
                 "an absolute target and no host",
@@ -76,6 +76,11 @@ async fn request_target_is_in_origin_form() {
                 "an asterisk",
                 "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
                 "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            (
+                "another scheme",
+                "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+                "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             ),
             ("a NUL", "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", PLAIN),
             ("a DEL", "GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", PLAIN),
