@@ -45,6 +45,8 @@ enum Signal {
     Phase(Phase),
     ServerGone,
     LastResponse,
+    /// A response waits until all that is queued is written.
+    Flush,
 }
 
 /// What follows from an event.
@@ -120,8 +122,13 @@ async fn next_event<C: GracefulConnection>(
         {
             return Poll::Ready(Event::Alarm);
         }
+        let requested = state.flushes.requested();
         if let Poll::Ready(result) = connection.as_mut().poll(context) {
             return Poll::Ready(Event::Ended(result));
+        }
+        // A connection writes all that it can with each poll.
+        if !state.progress.is_write_blocked() {
+            state.flushes.complete(requested);
         }
         match deadlines.next_for_progress() {
             Some((at, _)) if at < alarm.deadline() && closing.is_none() => {
@@ -145,7 +152,10 @@ async fn next_signal(
             Ok(()) => Signal::Phase(*phase.borrow_and_update()),
             Err(_) => Signal::ServerGone,
         },
-        () = state.last_response.notified() => Signal::LastResponse,
+        () = state.wake.notified() => match state.has_last_response() {
+            true => Signal::LastResponse,
+            false => Signal::Flush,
+        },
     }
 }
 
@@ -175,7 +185,7 @@ fn step_for_signal(signal: &Signal, deadlines: &Deadlines<'_>) -> Step {
         }
         Signal::CertificateGone => Step::CloseGracefully(CloseReason::CertificateRemoved),
         Signal::LastResponse => Step::CloseGracefully(CloseReason::Stopped),
-        Signal::Phase(Phase::Serving | Phase::LameDuck) => Step::Wait,
+        Signal::Flush | Signal::Phase(Phase::Serving | Phase::LameDuck) => Step::Wait,
         // It connected before the drain: the request that it came for gets a response.
         Signal::Phase(Phase::Draining) if state.awaits_first_request() => {
             Step::WaitUntil(deadlines.next().0)

@@ -127,7 +127,7 @@ pin_project! {
 impl<F, B, E> Future for GateFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body,
+    B: Body<Error: Into<BoxError>>,
     E: Into<BoxError>,
 {
     type Output = Result<Response<GateBody<B>>, NoResponse>;

@@ -18,15 +18,22 @@ pub(super) struct InFlight {
     record: RequestRecord,
     /// True if the response has data and waits for the client to read.
     has_data: bool,
+    is_h2: bool,
 }
 
 impl InFlight {
     pub(super) fn new<B>(state: &Arc<ConnectionState>, request: &mut Request<B>) -> Self {
         let in_flight = state.request_began();
-        if in_flight == state.max_streams && request.version() == Version::HTTP_2 {
+        let is_h2 = request.version() == Version::HTTP_2;
+        if in_flight == state.max_streams && is_h2 {
             state.meters.streams_exhausted();
         }
-        Self { state: Arc::clone(state), record: RequestRecord::new(request), has_data: false }
+        let record = RequestRecord::new(request);
+        Self { state: Arc::clone(state), record, has_data: false, is_h2 }
+    }
+
+    pub(super) fn is_h2(&self) -> bool {
+        self.is_h2
     }
 
     pub(super) fn state(&self) -> &ConnectionState {

@@ -6,6 +6,7 @@ pub(super) mod connection;
 mod deadlines;
 mod drive;
 pub(super) mod failure_log;
+mod flush;
 mod gate;
 mod in_flight;
 mod io;

@@ -107,6 +107,11 @@ impl Progress {
         }
     }
 
+    /// True while the socket takes no bytes.
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.write.is_waiting.load(Ordering::Relaxed)
+    }
+
     /// Since when the socket takes no bytes.
     pub(super) fn write_since(&self) -> Option<Instant> {
         self.write.since(self.began)

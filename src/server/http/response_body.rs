@@ -2,14 +2,16 @@
 
 use std::io::IoSlice;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
+use crate::error::BoxError;
 use crate::problem::ProblemBody;
+use crate::server::http::flush::HeldError;
 use crate::server::http::in_flight::InFlight;
 
 pin_project! {
@@ -18,6 +20,8 @@ pin_project! {
         #[pin]
         content: Content<B>,
         in_flight: Option<InFlight>,
+        // Boxed: it is rare.
+        held: Option<Box<HeldError>>,
     }
 }
 
@@ -33,15 +37,19 @@ pin_project! {
 
 impl<B> GateBody<B> {
     pub(super) fn service(body: B) -> Self {
-        Self { content: Content::Service { body }, in_flight: None }
+        Self::of(Content::Service { body })
     }
 
     pub(super) fn refusal(body: Box<ProblemBody<Incoming>>) -> Self {
-        Self { content: Content::Refusal { body }, in_flight: None }
+        Self::of(Content::Refusal { body })
     }
 
     pub(super) fn empty() -> Self {
-        Self { content: Content::Empty, in_flight: None }
+        Self::of(Content::Empty)
+    }
+
+    fn of(content: Content<B>) -> Self {
+        Self { content, in_flight: None, held: None }
     }
 
     pub(super) fn set_in_flight(&mut self, in_flight: Option<InFlight>) {
@@ -49,16 +57,21 @@ impl<B> GateBody<B> {
     }
 }
 
-impl<B: Body> Body for GateBody<B> {
+impl<B: Body<Error: Into<BoxError>>> Body for GateBody<B> {
     type Data = GateData<B::Data>;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let this = self.project();
-        let (poll, is_last) = match this.content.project() {
+        if let (Some(held), Some(in_flight)) = (this.held.as_mut(), &this.in_flight) {
+            ready!(held.poll(&in_flight.state().flushes, context));
+            let error = this.held.take().map(|held| Err(held.into_error()));
+            return Poll::Ready(error);
+        }
+        let (mut poll, is_last) = match this.content.project() {
             ContentProjection::Empty => return Poll::Ready(None),
             ContentProjection::Refusal { body } => {
                 let poll = Pin::new(&mut **body).poll_frame(context);
@@ -71,10 +84,23 @@ impl<B: Body> Body for GateBody<B> {
             ContentProjection::Service { mut body } => {
                 let poll = body.as_mut().poll_frame(context);
                 let frame = |frame: Frame<_>| frame.map_data(GateData::Service);
-                (poll.map(|next| next.map(|result| result.map(frame))), body.is_end_stream())
+                let result = |result: Result<_, B::Error>| result.map(frame).map_err(Into::into);
+                (poll.map(|next| next.map(result)), body.is_end_stream())
             }
         };
         if let Some(in_flight) = this.in_flight {
+            if in_flight.is_h2()
+                && let Poll::Ready(Some(Err(_))) = &poll
+                && let Poll::Ready(Some(Err(error))) = std::mem::replace(&mut poll, Poll::Pending)
+            {
+                let mut held = HeldError::new(error, in_flight.state().request_flush());
+                // It cannot be complete yet: this registers the waker.
+                if held.poll(&in_flight.state().flushes, context).is_pending() {
+                    *this.held = Some(Box::new(held));
+                } else {
+                    poll = Poll::Ready(Some(Err(held.into_error())));
+                }
+            }
             // hyper polls for more once the client has taken what there was.
             in_flight.set_has_data(poll.is_ready());
             if let Poll::Ready(frame) = &poll {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::problem::DiscardLimit;
 use crate::reload::Admission;
 use crate::server::http::close_reason::CloseReason;
+use crate::server::http::flush::Flushes;
 use crate::server::http::progress::Progress;
 use crate::server::limits::Limits;
 use crate::server::meters::Meters;
@@ -28,13 +29,15 @@ pub(in crate::server) struct ConnectionState {
     pub(super) admission: Admission,
     pub(super) peer: SocketAddr,
     pub(super) phase: watch::Receiver<Phase>,
-    /// Notified when the last request of the connection has its response, in the lame-duck phase.
-    pub(super) last_response: Notify,
+    /// Notified when the last request of the connection has its response, in the lame-duck phase,
+    /// and when a flush is requested.
+    pub(super) wake: Notify,
     has_last_response: AtomicBool,
     pub(super) meters: Arc<Meters>,
     pub(super) max_streams: u32,
     pub(super) max_headers: usize,
     pub(super) progress: Progress,
+    pub(super) flushes: Flushes,
     began: Instant,
     requests: AtomicU64,
     in_flight: AtomicU32,
@@ -64,12 +67,13 @@ impl ConnectionState {
             admission,
             peer,
             phase,
-            last_response: Notify::new(),
+            wake: Notify::new(),
             has_last_response: AtomicBool::new(false),
             meters,
             max_streams: limits.max_streams,
             max_headers: limits.max_headers,
             progress: Progress::new(),
+            flushes: Flushes::default(),
             began: Instant::now(),
             requests: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
@@ -105,7 +109,20 @@ impl ConnectionState {
     pub(super) fn has_no_pending_signal(&self, knows_of_certificate: bool) -> bool {
         (knows_of_certificate || !self.admission.is_removed())
             && matches!(self.phase.has_changed(), Ok(false))
-            && !self.has_last_response.load(Ordering::Acquire)
+            && !self.has_last_response()
+            && !self.flushes.is_pending()
+    }
+
+    /// True once the last request of the connection has its response, in the lame-duck phase.
+    pub(super) fn has_last_response(&self) -> bool {
+        self.has_last_response.load(Ordering::Acquire)
+    }
+
+    /// Requests that the connection writes all that is queued; returns the number of the request.
+    pub(super) fn request_flush(&self) -> u64 {
+        let number = self.flushes.request();
+        self.wake.notify_one();
+        number
     }
 
     /// Counts a request as in flight; returns how many are now.
@@ -165,7 +182,7 @@ impl ConnectionState {
     /// Closes the connection after the response that is ready now.
     pub(super) fn signal_last_response(&self) {
         self.has_last_response.store(true, Ordering::Release);
-        self.last_response.notify_one();
+        self.wake.notify_one();
     }
 
     /// True if a request is in flight.

@@ -1,6 +1,7 @@
 //! HTTP/2 in front, and back-pressure.
 
 use super::*;
+use crate::support::h2::{self, H2};
 
 type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
@@ -56,6 +57,53 @@ async fn http2_response_arrives_although_the_body_was_not_read() {
     assert!(body.starts_with(b"{"), "{body:?}");
     let response = sender.send_request(h2_request("POST", b"hey")).await.unwrap();
     assert_eq!(response.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_client_gets_what_came_before_a_response_broke_off() {
+    const ROUNDS: usize = 30;
+    for (reply, expected) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", h2::RST_STREAM),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nx\r\n", h2::RST_STREAM),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", h2::DATA),
+    ] {
+        let app = App::start(move |_, _| Reply::SendAndClose(reply.into())).await;
+        let front = Front::before(&app);
+        let mut client = H2::connect(front.address).await;
+        for round in 0..ROUNDS {
+            let stream = client.stream();
+            let flags = h2::END_STREAM | h2::END_HEADERS;
+            client.send(&h2::frame(h2::HEADERS, flags, stream, h2::GET)).await.unwrap();
+            assert_eq!(client.status(stream).await, Some(200), "{reply:?} in round {round}");
+            let mut body = Vec::new();
+            let last = loop {
+                let kinds = [h2::DATA, h2::RST_STREAM];
+                let came = client.next(stream, &kinds).await.expect("the connection stays open");
+                body.extend(if came.kind == h2::DATA { &came.payload[..] } else { b"" });
+                if came.kind == h2::RST_STREAM || came.flags & h2::END_STREAM != 0 {
+                    break came.kind;
+                }
+            };
+            assert_eq!((&body[..], last), (&b"abc"[..], expected), "{reply:?} in round {round}");
+        }
+    }
+}
+
+/// h2 removes it. What matters is that no one reads the target in another way.
+#[tokio::test]
+async fn fragment_in_an_http2_path_reaches_no_application() {
+    let app = App::start(|_, _| Reply::ok()).await;
+    let front = Front::before(&app);
+    let mut client = H2::connect(front.address).await;
+    for path in ["/a#b", "/a"] {
+        let stream = client.stream();
+        let list = [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", path)];
+        client.headers(stream, &list, true).await;
+        assert_eq!(client.status(stream).await, Some(200), "{path}");
+    }
+    let record = app.record();
+    let lines: Vec<_> = record.whole().iter().map(|seen| seen.line()).collect();
+    assert_eq!(lines, ["GET /a HTTP/1.1"; 2]);
 }
 
 /// What has been taken from an endless body.
