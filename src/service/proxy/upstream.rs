@@ -209,9 +209,10 @@ impl Traffic {
         self.has_write_failed.load(Ordering::Relaxed)
     }
 
-    /// True if the application reset the connection, or closed it while we were writing.
+    /// True if the application reset the connection, or closed it while we were writing: which of
+    /// the two calls gets the error is a matter of chance.
     pub(super) fn was_reset(&self) -> bool {
-        self.was_reset.load(Ordering::Relaxed)
+        self.was_reset.load(Ordering::Relaxed) || self.has_write_failed()
     }
 
     /// Makes the next read ask the system whether the peer has closed the connection: the runtime
@@ -276,7 +277,9 @@ impl AsyncRead for Stream {
         }
         if let Poll::Ready(Err(error)) = &poll {
             let is_reset = error.kind() == io::ErrorKind::ConnectionReset;
-            self.traffic.was_reset.store(is_reset, Ordering::Relaxed);
+            if is_reset {
+                self.traffic.was_reset.store(true, Ordering::Relaxed);
+            }
             // After a failed write the system reports either a reset or the end, as it happens.
             if is_reset && self.traffic.has_write_failed.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
@@ -331,5 +334,47 @@ impl AsyncWrite for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A connection whose application closes it, with or without unread input.
+    async fn closed_by_application(has_unread: bool) -> Stream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let upstream: Upstream = url.parse().unwrap();
+        let mut ours = upstream.connect(Duration::from_secs(9)).await.unwrap();
+        let (mut theirs, _) = listener.accept().await.unwrap();
+        ours.write_all(b"half an upload").await.unwrap();
+        theirs.readable().await.unwrap();
+        if !has_unread {
+            theirs.read_exact(&mut [0; 14]).await.unwrap();
+        }
+        drop(theirs);
+        let Socket::Tcp(socket) = &ours.socket else { panic!("it is TCP") };
+        socket.readable().await.unwrap();
+        ours
+    }
+
+    #[tokio::test]
+    async fn reset_is_seen_whichever_call_gets_its_error() {
+        let mut reading = closed_by_application(true).await;
+        assert!(reading.read(&mut [0; 9]).await.is_err());
+        assert!(reading.traffic.was_reset());
+
+        let mut writing = closed_by_application(true).await;
+        writing.write_all(b"more").await.unwrap();
+        assert_eq!(writing.read(&mut [0; 9]).await.unwrap(), 0);
+        assert!(writing.traffic.was_reset());
+
+        let mut ended = closed_by_application(false).await;
+        assert_eq!(ended.read(&mut [0; 9]).await.unwrap(), 0);
+        assert!(!ended.traffic.was_reset());
     }
 }
