@@ -22,7 +22,7 @@ impl AllowedHosts {
     pub(super) fn allow(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let hosts = headers.get_all(header::HOST).iter();
         let mut named = hosts.map(|host| host.to_str().ok());
-        uri.host().is_none_or(|host| self.allows(host))
+        uri.authority().is_none_or(|authority| self.allows(without_port(authority.as_str())))
             && named.all(|host| host.is_some_and(|host| self.allows(without_port(host))))
     }
 
@@ -32,13 +32,20 @@ impl AllowedHosts {
         match address {
             Some(address) => address.parse::<Ipv6Addr>().is_ok(),
             None => {
-                !host.contains('.')
-                    || host.parse::<IpAddr>().is_ok()
-                    || INTERNAL.iter().any(|suffix| host.ends_with(suffix))
-                    || self.0.contains(&host)
+                is_name(&host)
+                    && (!host.contains('.')
+                        || host.parse::<IpAddr>().is_ok()
+                        || INTERNAL.iter().any(|suffix| host.ends_with(suffix))
+                        || self.0.contains(&host))
             }
         }
     }
+}
+
+/// True for labels between dots: no user name, no malformed port, no empty name.
+fn is_name(host: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    host.split('.').all(|label| !label.is_empty() && label.bytes().all(is_part))
 }
 
 /// The name in lower case, without the dot of the DNS root.
@@ -48,9 +55,13 @@ fn normalize(host: &str) -> String {
 
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some((name, port)) if port.is_empty() || is_port(port) => name,
         _ => host,
     }
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]
@@ -79,7 +90,8 @@ mod tests {
             "ip-10-0-0-1.internal",
             "status.example.com",
             "STATUS.example.com.:9443",
-            "",
+            "localhost:",
+            "my_host:65535",
         ] {
             assert!(is_allowed(host), "{host}");
         }
@@ -94,6 +106,18 @@ mod tests {
             "evil.net:9443",
             "1.2.3",
             "localhost:x.evil.net",
+            "",
+            ".",
+            ":9443",
+            ".svc",
+            "a..svc",
+            "localhost:x",
+            "localhost:99999",
+            "localhost:1:2",
+            "user@localhost",
+            "user@127.0.0.1:9443",
+            "evil.net#.svc",
+            "evil.net/.svc",
         ] {
             assert!(!is_allowed(host), "{host}");
         }
@@ -106,5 +130,7 @@ mod tests {
         assert!(absolute("/status"));
         assert!(absolute("http://127.0.0.1:9443/status"));
         assert!(!absolute("http://evil.net/status"));
+        assert!(!absolute("http://user@localhost/status"));
+        assert!(absolute("http://[::1]/status"));
     }
 }

@@ -158,12 +158,14 @@ impl Routes {
     async fn ready(&self, query: Option<&str>) -> FullResponse {
         let not_ready = match (self.server.not_ready(), query) {
             (Some(reason), _) => Some(reason.as_str().to_owned()),
-            (None, Some("upstream")) => match &self.upstream {
-                Some(upstream) if !upstream.is_reachable().await => {
-                    Some("the application cannot be reached".to_owned())
+            (None, Some("upstream" | "upstream=" | "upstream=1" | "upstream=true")) => {
+                match &self.upstream {
+                    Some(upstream) if !upstream.is_reachable().await => {
+                        Some("the application cannot be reached".to_owned())
+                    }
+                    _ => None,
                 }
-                _ => None,
-            },
+            }
             (None, None) => None,
             (None, Some(_)) => {
                 return response(StatusCode::BAD_REQUEST, TEXT, "the one parameter is upstream\n");

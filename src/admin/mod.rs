@@ -105,7 +105,7 @@
 //! | `--write-timeout` | `portcullis_connections_ended_total{reason="slow_reader"}` |
 //! | `--max-connection-age` | `portcullis_connections_ended_total{reason="aged"}` |
 //! | `--max-head-size` | `portcullis_connections_ended_total{reason="large_head"}`; in HTTP/2 the response is `431`, from the HTTP/2 library |
-//! | `--max-headers` | `portcullis_connections_ended_total{reason="large_head"}`; in HTTP/2 `portcullis_requests_total{status="431"}` |
+//! | `--max-headers` | `portcullis_requests_malformed_total{reason="too_many_headers"}` |
 //! | `--max-resets`, `--max-stream-errors` | `portcullis_connections_ended_total{reason="flooding"}` |
 //! | `--max-streams` | `portcullis_streams_exhausted_total`: a stream above it is refused, and counts against `--max-stream-errors` |
 //! | `--drain-timeout` | `portcullis_connections_cut_total` |
@@ -120,6 +120,23 @@
 //! The other reasons of `portcullis_connections_ended_total` are those of the event
 //! `connection_closed`, and of `portcullis_proxy_failures_total` those of `request_refused` and
 //! `upstream_failed`.
+//!
+//! `portcullis_requests_malformed_total{reason}` counts what the gate and the HTTP library refuse. In
+//! HTTP/2 the library handles some malformed requests by itself. They reset one stream, or get
+//! `431`, and are neither logged nor counted, except that more of them than `--max-stream-errors`
+//! close the connection as `flooding`:
+//!
+//! - a head above `--max-head-size`, unless it is above four times of it, which is `flooding`;
+//! - a pseudo-header that is missing, empty, repeated, invalid, not at the beginning, or of a response;
+//! - `Connection`, `Keep-Alive`, `Proxy-Connection`, `Transfer-Encoding` or `Upgrade`, and `TE`
+//!   other than `trailers`;
+//! - a `Content-Length` that is no number or not the length of a body that is empty;
+//! - `:protocol`, a stream that depends on itself, and a stream above `--max-streams`.
+//!
+//! A fragment (`#`) in `:path` is removed by the library: the request is served without it. What
+//! breaks the connection as a whole is counted as `http2`, such as a header name in upper case.
+//!
+//! `portcullis_upstream_up` is `NaN` until the first connect to the application.
 //!
 //! Those of each trusted certificate, by `fingerprint` and `file`, are
 //! `portcullis_client_certificate_expiration_timestamp_seconds`, and after the same prefix

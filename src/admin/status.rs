@@ -12,7 +12,7 @@
 //! | `generation`, `connections` | the active trust generation, open connections of accepted clients |
 //! | `server` | the server certificate: `file`, `fingerprint`, `subject`, `not_before`, `not_after`, `days_left`, `life_left` (0 to 1), `state`, `urgency`, `next_step`, `verdict`; `null` until the first one has been issued |
 //! | `acme` | with the feature of that name: how ordering it goes (`domains`, `directory`, `next_attempt`, `last_issued`, `failures` since, `last_failure`: `at`, `step`, `problem_type`, `detail`); `null` without `--acme-domain` |
-//! | `trusted[]` | each trusted certificate: the same, and `role` (`pin`, `anchor`), `serial`, `key`, `has_successor`, `first_seen`, `last_seen`, `last_request`, `handshakes`, `requests`, `connections` (since it was loaded), `apis` (for each id in `x-amzn-apigateway-api-id`, of up to 100: `requests`, `last_seen`) |
+//! | `trusted[]` | each trusted certificate: the same, and `role` (`pin`, `anchor`), `serial`, `key`, `has_successor`, `first_seen`, `last_seen`, `last_request`, `handshakes`, `requests`, `connections` (since it was loaded), `apis` (for each id in `x-amzn-apigateway-api-id`, of up to 100: `requests`, `last_seen`; those that `--api-id` refuses too, as they also show which certificate the API presents) |
 //! | `reload` | `last_successful`, `last_success`, `succeeded`, `failed`, `files_failed` |
 //! | `problems[]` | problems of the files now: `severity` (`error`, `warning`), `file`, `line`, `problem`, `remedy` |
 //! | `handshakes` | `accepted`, and `refused` by reason |

@@ -128,7 +128,9 @@ pub struct TrustedCertificate {
     pub has_successor: bool,
     /// How it has been used.
     pub usage: Usage,
-    /// The usage by each API, by the id in `x-amzn-apigateway-api-id`, of up to 100.
+    /// The usage by each API, by the id in `x-amzn-apigateway-api-id`, of up to 100. A request that
+    /// is refused for its API counts too: it shows which certificate the API presents, and that is
+    /// what a rotation waits for.
     pub apis: BTreeMap<String, ApiUsage>,
     /// Its state, and what an operator should do about it.
     pub assessment: Assessment,

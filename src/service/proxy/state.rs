@@ -36,8 +36,9 @@ impl UpstreamState {
     pub(super) fn new(upstream: Upstream) -> Self {
         describe_gauge!(
             "portcullis_upstream_up",
-            "1 if the last connect to the application succeeded, 0 if it failed."
+            "1 if the last connect to the application succeeded, 0 if it failed, NaN before the first."
         );
+        gauge!("portcullis_upstream_up").set(f64::NAN);
         Self(Arc::new(Inner { upstream, last: AtomicU8::new(UNKNOWN) }))
     }
 

@@ -244,6 +244,8 @@ fn readyz_includes_the_application_only_if_asked() {
     let application = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", application.local_addr().unwrap());
     let site = Files::new().serve(&["--upstream", &url]);
+    // Not yet known.
+    assert!(site.metric("portcullis_upstream_up").is_some_and(f64::is_nan));
     assert_eq!(site.get("/readyz?upstream").0, 200);
     assert_eq!(site.metric("portcullis_upstream_up"), Some(1.0));
     drop(application);
@@ -251,7 +253,10 @@ fn readyz_includes_the_application_only_if_asked() {
     let (status, _, body) = site.get("/readyz?upstream");
     assert_eq!((status, body.contains("the application")), (503, true), "{body}");
     assert_eq!(site.metric("portcullis_upstream_up"), Some(0.0));
-    assert_eq!(site.get("/readyz?upstrem").0, 400);
+    assert_eq!(site.get("/readyz?upstream=1").0, 503);
+    for query in ["upstrem", "upstream=0", "upstream=1&x"] {
+        assert_eq!(site.get(&format!("/readyz?{query}")).0, 400, "{query}");
+    }
 }
 
 #[test]
