@@ -12,7 +12,7 @@ use rustls::{Error, InconsistentKeys};
 use crate::reload::problem::Problem;
 use crate::reload::read::{MAX_FILE_SIZE, PemSource};
 use crate::trust::pem::{self, PemError, PemErrorKind};
-use crate::trust::{Fingerprint, Summary, unsupported_private_key};
+use crate::trust::{Certificate, Fingerprint, Summary, unsupported_private_key};
 
 /// The certificate chain and key of the server.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) struct IdentityFiles {
     good_digest: Option<Fingerprint>,
     good: Option<Arc<ServerIdentity>>,
     errors: Vec<Problem>,
-    exposed_key: Option<Problem>,
+    exposed_keys: Vec<Problem>,
 }
 
 impl IdentityFiles {
@@ -52,7 +52,7 @@ impl IdentityFiles {
             good_digest: None,
             good: None,
             errors: Vec::new(),
-            exposed_key: None,
+            exposed_keys: Vec::new(),
         }
     }
 
@@ -63,7 +63,7 @@ impl IdentityFiles {
 
     /// The problems of both files.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.errors.iter().chain(&self.exposed_key)
+        self.errors.iter().chain(&self.exposed_keys)
     }
 
     /// Reads both files. A pair that does not load, or does not belong together, changes nothing.
@@ -88,7 +88,10 @@ impl IdentityFiles {
             return;
         };
         let is_example = is_example(key);
-        self.exposed_key = if is_example { None } else { self.find_exposed_key() };
+        let files = [(&self.certificate, certificate), (&self.key, key)];
+        let exposed = files.into_iter().filter(|_| !is_example);
+        self.exposed_keys =
+            exposed.filter_map(|(source, bytes)| exposed_key(source, bytes)).collect();
         let digests = [Fingerprint::of(certificate), Fingerprint::of(key)];
         let digest = Some(Fingerprint::of(&digests.map(|digest| *digest.as_bytes()).concat()));
         if self.digest == digest {
@@ -106,18 +109,6 @@ impl IdentityFiles {
             }
             Err(errors) => self.errors = errors,
         }
-    }
-
-    /// A key that every user of the machine can read. Access for a group is deliberate.
-    fn find_exposed_key(&self) -> Option<Problem> {
-        const OTHERS_READ: u32 = 0o004;
-        let path = self.key.watched()?;
-        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-        let mode = metadata.permissions().mode() & 0o7777;
-        (mode & OTHERS_READ != 0).then(|| {
-            let message = format!("every user of this machine can read the key (mode {mode:04o})");
-            Problem::warning(path, message, "chmod o= on it")
-        })
     }
 
     fn load(
@@ -148,14 +139,18 @@ impl IdentityFiles {
         })?;
         let der = key.clone_key();
         let key = provider.key_provider.load_private_key(key).map_err(|_| {
-            let known = unsupported_private_key(der.secret_der());
-            let kind = known.unwrap_or_else(|| PemErrorKind::UnsupportedKey("unknown".to_owned()));
+            let kind = unsupported_private_key(der.secret_der());
             vec![Problem::error(key_file, kind.to_string(), kind.remedy())]
         })?;
         let certified_key = CertifiedKey::new(chain, key);
         match certified_key.keys_match() {
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(Error::InconsistentKeys(_)) => {
+                // The key may be the right one in a form that no certificate may have.
+                if let Some(kind) = unusable_key(&certified_key) {
+                    let error = PemError::whole(kind);
+                    return Err(vec![Problem::in_pem(certificate_file, &error)]);
+                }
                 let message =
                     format!("the key in {} is not this certificate's", key_file.display());
                 let remedy =
@@ -174,6 +169,27 @@ impl IdentityFiles {
             is_example: false,
             is_ordered: self.is_awaited,
         })
+    }
+}
+
+/// A private key that every user of the machine can read. Access for a group is deliberate.
+fn exposed_key(source: &PemSource, bytes: &[u8]) -> Option<Problem> {
+    const OTHERS_READ: u32 = 0o004;
+    let path = source.watched()?;
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    (mode & OTHERS_READ != 0 && pem::holds_private_key(bytes)).then(|| {
+        let message = format!("every user of this machine can read the key (mode {mode:04o})");
+        Problem::warning(path, message, &format!("chmod o= {}", path.display()))
+    })
+}
+
+/// Why no client can verify a signature with the certificate's public key, if none can.
+fn unusable_key(certified_key: &CertifiedKey) -> Option<PemErrorKind> {
+    let leaf = certified_key.cert.first()?;
+    match Certificate::parse(leaf.clone()) {
+        Ok(_) | Err(PemErrorKind::BadDer(_) | PemErrorKind::TrailingBytes) => None,
+        Err(kind) => Some(kind),
     }
 }
 

@@ -17,6 +17,9 @@ pub enum Severity {
     Warning,
 }
 
+const GIVE_CERTIFICATE: &str = "give the PEM file of the server's certificate, followed by its chain; --cert and --key may be \
+     swapped";
+
 /// A problem of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
@@ -62,13 +65,24 @@ impl Problem {
             (PemErrorKind::Pkcs12, true) => {
                 "extract the key as PEM: openssl pkcs12 -in FILE -nocerts -nodes -out FILE.pem"
             }
+            (PemErrorKind::JavaKeystore, true) => {
+                "convert it: keytool -importkeystore -srckeystore FILE -destkeystore FILE.p12 \
+                 -deststoretype pkcs12, then openssl pkcs12 -in FILE.p12 -nocerts -nodes -out \
+                 FILE.pem"
+            }
             (PemErrorKind::CommentedOut, _) => "remove the comment signs",
-            (PemErrorKind::Der, true) => {
+            (PemErrorKind::DerKey | PemErrorKind::EncryptedDerKey, true) => {
                 "convert it to PEM: openssl pkey -inform der -in FILE -out FILE.pem"
             }
-            (PemErrorKind::NoCertificate, _) => {
-                "give the PEM file of the server's certificate, followed by its chain"
+            (PemErrorKind::Der | PemErrorKind::Pkcs7Der | PemErrorKind::OtherDer(_), true) => {
+                "give the file of the certificate's private key; --cert and --key may be swapped"
             }
+            (PemErrorKind::NoCertificate, _)
+            | (
+                PemErrorKind::DerKey | PemErrorKind::EncryptedDerKey | PemErrorKind::OtherDer(_),
+                false,
+            ) => GIVE_CERTIFICATE,
+            (PemErrorKind::NotACertificate(label), _) if label.ends_with("KEY") => GIVE_CERTIFICATE,
             _ => return problem,
         };
         remedy.clone_into(&mut problem.remedy);

@@ -129,7 +129,8 @@ fn server_key_may_share_a_file_and_an_encrypted_one_is_named() {
     assert!(pem::private_key(format!("{ONE}{KEY}").as_bytes()).is_ok());
     assert_eq!(pem::chain(format!("{KEY}{ONE}{TWO}").as_bytes()).map(|chain| chain.len()), Ok(2));
     let problem = |text: &str| pem::private_key(text.as_bytes()).unwrap_err()[0].kind.clone();
-    assert_eq!(problem(ONE), PemErrorKind::NoPrivateKey);
+    assert_eq!(problem(ONE), PemErrorKind::NotAPrivateKey("CERTIFICATE".to_owned()));
+    assert_eq!(problem(""), PemErrorKind::NoPrivateKey);
     assert_eq!(problem(&format!("{KEY}{KEY}")), PemErrorKind::SeveralPrivateKeys);
     let pkcs8 = KEY.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     assert_eq!(problem(&pkcs8), PemErrorKind::EncryptedKey);

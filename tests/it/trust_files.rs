@@ -128,10 +128,25 @@ fn key_that_cannot_sign_is_named_and_its_remedy_is_not_to_use_what_it_is() {
         ("genrsa -out k.pem 1024", "too short: 1024 bits"),
         ("genrsa -traditional -out k.pem 1024", "too short: 1024 bits"),
         ("genpkey -algorithm RSA-PSS -out k.pem", "restricted to PSS"),
-        ("genpkey -algorithm ED448 -out k.pem", "of a kind that TLS does not sign with"),
+        ("genpkey -algorithm ED448 -out k.pem", "does not sign with: Ed448"),
+        ("genpkey -algorithm X25519 -out k.pem", "does not sign with: X25519"),
+        ("genrsa -primes 3 -out k.pem 2048", "more than two primes"),
+        ("genrsa -primes 4 -traditional -out k.pem 4096", "more than two primes"),
+        ("ecparam -name secp256k1 -genkey -noout -out k.pem", "curve secp256k1"),
+        ("ecparam -name secp224r1 -genkey -noout -out k.pem", "curve P-224"),
+        (
+            "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:brainpoolP256r1 -out k.pem",
+            "curve brainpoolP256r1",
+        ),
+        ("genrsa -out k.pem 2048", ""),
+        ("ecparam -name prime256v1 -genkey -noout -out k.pem", ""),
     ] {
         openssl(&at, make);
         let config = Config::new(site.path("server.pem"), site.path("k.pem"));
+        if message.is_empty() {
+            assert_eq!(problems_of(&config, &site.path("k.pem")), vec![], "{make}");
+            continue;
+        }
         let problems = problems_of(&config, &site.path("k.pem"));
         let is_named = problems.iter().any(|problem| problem.message.contains(message));
         assert!(is_named, "{make}: {:?}", config.check().problems);
@@ -167,4 +182,57 @@ fn archive_is_not_taken_for_a_certificate_in_der() {
     let config = site.config().trust(site.path("trust"));
     let problems = problems_of(&config, &site.path("trust/x.pem"));
     assert!(problems[0].remedy.contains("openssl pkcs12"), "{problems:?}");
+}
+
+#[test]
+#[ignore = "needs openssl; run by .ci/run"]
+fn server_pair_with_explicit_curve_parameters_is_named_and_its_remedy_works() {
+    let site = Site::new();
+    let at = site.path(".");
+    let request = "req -x509 -days 9 -subj /CN=x -addext extendedKeyUsage=serverAuth";
+    openssl(&at, "ecparam -name prime256v1 -genkey -noout -param_enc explicit -out k.key");
+    openssl(&at, &format!("{request} -key k.key -out k.pem"));
+    let explicit = Config::new(site.path("k.pem"), site.path("k.key"));
+    let problems = problems_of(&explicit, &site.path("k.pem"));
+    assert!(problems[0].message.contains("explicit curve parameters"), "{problems:?}");
+    assert_eq!(problems[0].severity, Severity::Error);
+    let remedy = problems[0].remedy.split("openssl ").nth(1).unwrap();
+    let command = remedy.split(',').next().unwrap().replace("KEY", "k.key").replace("NEW", "n.key");
+    openssl(&at, &command);
+    openssl(&at, &format!("{request} -key n.key -out n.pem"));
+    let named = Config::new(site.path("n.pem"), site.path("n.key"));
+    let problems = problems_of(&named, &site.path("n.pem"));
+    assert!(problems.iter().all(|problem| problem.severity == Severity::Warning), "{problems:?}");
+    assert_eq!(problems_of(&named, &site.path("n.key")), vec![]);
+    // A pair of two keys is still named as one.
+    let mixed = Config::new(site.path("n.pem"), site.path("server.key"));
+    let problems = problems_of(&mixed, &site.path("n.pem"));
+    assert!(problems[0].message.contains("is not this certificate's"), "{problems:?}");
+}
+
+#[test]
+#[ignore = "needs openssl; run by .ci/run"]
+fn command_in_the_remedy_of_another_format_makes_a_file_that_loads() {
+    let site = Site::new();
+    let at = site.path(".");
+    fs::write(site.path("cert.pem"), &PKI.a.cert).unwrap();
+    fs::write(site.path("key.pem"), &PKI.a.key).unwrap();
+    let bundle = "crl2pkcs7 -nocrl -certfile cert.pem -out FILE";
+    for make in [
+        bundle.to_owned(),
+        format!("{bundle} -outform der"),
+        "x509 -in cert.pem -outform der -out FILE".to_owned(),
+        "x509 -in cert.pem -trustout -out FILE".to_owned(),
+        "pkcs12 -export -inkey key.pem -in cert.pem -passout pass: -out FILE".to_owned(),
+    ] {
+        openssl(&at, &make.replace("FILE", "file"));
+        let config = site.config().trust(site.path("file"));
+        let problems = problems_of(&config, &site.path("file"));
+        let remedy = problems[0].remedy.split("openssl ").nth(1).unwrap();
+        let command = remedy.replace("FILE.pem", "mended.pem").replace("FILE", "file");
+        let is_archive = command.starts_with("pkcs12");
+        openssl(&at, &format!("{command}{}", if is_archive { " -passin pass:" } else { "" }));
+        let config = site.config().trust(site.path("mended.pem"));
+        assert_eq!(problems_of(&config, &site.path("mended.pem")), vec![], "{remedy}");
+    }
 }

@@ -6,6 +6,9 @@ pub(super) const BEGIN: &str = "-----BEGIN ";
 pub(super) const END: &str = "-----END ";
 pub(super) const DASHES: &str = "-----";
 
+/// More text without a space is base64.
+const BASE64_LINE: usize = 48;
+
 /// The format of a file that is not PEM text at all.
 pub(super) fn format(bytes: &[u8], text: &str) -> Option<PemErrorKind> {
     if is_utf16(bytes) {
@@ -16,17 +19,69 @@ pub(super) fn format(bytes: &[u8], text: &str) -> Option<PemErrorKind> {
         return (is_json && text.contains("\"pemEncodedCertificate\""))
             .then_some(PemErrorKind::AwsJson);
     }
-    // The DER of a certificate or an archive begins with a SEQUENCE whose length takes two bytes
-    // or more, and that of an archive (PKCS#12) goes on with the version 3.
-    match bytes {
-        [0x30, 0x81, _, 0x02, 0x01, 0x03, ..]
-        | [0x30, 0x82, _, _, 0x02, 0x01, 0x03, ..]
-        | [0x30, 0x83, _, _, _, 0x02, 0x01, 0x03, ..]
-        // OpenSSL 3 writes the indefinite length for large ones.
-        | [0x30, 0x80, 0x02, 0x01, 0x03, ..] => Some(PemErrorKind::Pkcs12),
-        [0x30, 0x81..=0x84, ..] => Some(PemErrorKind::Der),
-        _ => None,
+    if bytes.starts_with(b"\xfe\xed\xfe\xed") || bytes.starts_with(b"\xce\xce\xce\xce") {
+        return Some(PemErrorKind::JavaKeystore);
     }
+    der(bytes)
+}
+
+/// The kind of a file in DER or BER, by how it begins.
+fn der(bytes: &[u8]) -> Option<PemErrorKind> {
+    const SIGNED_DATA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
+    // A text may begin with these bytes too, so a short length must be that of the file.
+    let is_long = matches!(bytes, [SEQUENCE, 0x80..=0x84, ..]);
+    let is_short = matches!(bytes, [SEQUENCE, length, ..] if bytes.len() == 2 + *length as usize);
+    if !is_long && !is_short {
+        return None;
+    }
+    let (content, _) = element(SEQUENCE, bytes).unwrap_or_default();
+    let kind = match content {
+        [INTEGER, 1, 3, ..] => PemErrorKind::Pkcs12,
+        [INTEGER, 1, 0 | 1, ..] => PemErrorKind::DerKey,
+        content if content.starts_with(SIGNED_DATA) => PemErrorKind::Pkcs7Der,
+        content => match element(SEQUENCE, content) {
+            // An algorithm, then what it encrypts or describes.
+            Some(([OBJECT_IDENTIFIER, ..], [OCTET_STRING, ..])) => PemErrorKind::EncryptedDerKey,
+            Some(([OBJECT_IDENTIFIER, ..], [BIT_STRING, ..])) => {
+                PemErrorKind::OtherDer("a public key")
+            }
+            // Version 0, then a name. A certificate has its version or serial number, then an
+            // algorithm.
+            Some(([INTEGER, 1, 0, rest @ ..], _)) if is_name(rest) => {
+                PemErrorKind::OtherDer("a certificate request")
+            }
+            _ => PemErrorKind::Der,
+        },
+    };
+    Some(kind)
+}
+
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+
+/// The content of the element of this tag that the bytes begin with, and what follows it. One of
+/// indefinite length, or that is cut short, lasts to the end.
+fn element(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = match bytes {
+        [first, ..] if *first != tag => return None,
+        [_, 0x80, rest @ ..] => (usize::MAX, rest),
+        [_, length @ 0..0x80, rest @ ..] => (usize::from(*length), rest),
+        [_, count @ 0x81..=0x84, rest @ ..] => {
+            let (length, rest) = rest.split_at_checked(usize::from(*count & 0x7f))?;
+            (length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+        }
+        _ => return None,
+    };
+    Some(rest.split_at_checked(length).unwrap_or((rest, &[])))
+}
+
+/// True if the bytes begin with a name, which may be empty.
+fn is_name(bytes: &[u8]) -> bool {
+    element(SEQUENCE, bytes).is_some_and(|(name, _)| matches!(name, [] | [SET, ..]))
 }
 
 /// UTF-16 with a byte order mark, or ASCII with a zero beside each byte.
@@ -61,7 +116,14 @@ pub(super) fn marker_line(line: &str) -> Option<PemErrorKind> {
     if before.ends_with(':') || before.starts_with("- ") || before == "-" {
         return Some(PemErrorKind::Yaml);
     }
-    None
+    // A line with base64 or another marker on it has lost its breaks.
+    let has_text = !before.is_empty() || !after.is_empty();
+    let markers = line.matches(BEGIN).count() + line.matches(END).count();
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let longest_run = after.split(|c| !is_base64(c)).map(str::len).max().unwrap_or_default();
+    let is_whole = line.matches(DASHES).count() == 2;
+    (markers == 1 && has_text && is_whole && longest_run < BASE64_LINE)
+        .then_some(PemErrorKind::TextAroundMarker)
 }
 
 fn text_before_marker(line: &str) -> &str {

@@ -15,6 +15,9 @@ use foreign::{BEGIN, DASHES, END};
 
 pub use error::{PemError, PemErrorKind};
 
+/// The end of the label of every private key.
+const PRIVATE_KEY: &str = "PRIVATE KEY";
+
 /// The decoded blocks of a PEM text with the lines they begin on, and every error.
 #[derive(Default)]
 struct Pem {
@@ -31,6 +34,19 @@ enum Block {
     Other(String),
 }
 
+impl Block {
+    fn label(&self) -> &str {
+        match self {
+            Self::Certificate(_) => "CERTIFICATE",
+            Self::Key(PrivateKeyDer::Pkcs1(_)) => "RSA PRIVATE KEY",
+            Self::Key(PrivateKeyDer::Sec1(_)) => "EC PRIVATE KEY",
+            Self::Key(_) => "PRIVATE KEY",
+            Self::EncryptedKey => "ENCRYPTED PRIVATE KEY",
+            Self::Other(label) => label,
+        }
+    }
+}
+
 /// The certificates of a file that holds nothing but certificates, each with the line it begins on,
 /// and all errors of the file.
 pub fn certificates(bytes: &[u8]) -> (Vec<(usize, CertificateDer<'static>)>, Vec<PemError>) {
@@ -40,6 +56,9 @@ pub fn certificates(bytes: &[u8]) -> (Vec<(usize, CertificateDer<'static>)>, Vec
         match block {
             Block::Certificate(der) => found.push((line, der)),
             Block::Key(_) | Block::EncryptedKey => {
+                pem.errors.push(PemError::at(line, PemErrorKind::PrivateKey));
+            }
+            Block::Other(label) if label.ends_with(PRIVATE_KEY) => {
                 pem.errors.push(PemError::at(line, PemErrorKind::PrivateKey));
             }
             Block::Other(label) => {
@@ -60,16 +79,25 @@ pub fn certificates(bytes: &[u8]) -> (Vec<(usize, CertificateDer<'static>)>, Vec
 /// All errors of the file.
 pub fn chain(bytes: &[u8]) -> Result<Vec<(usize, CertificateDer<'static>)>, Vec<PemError>> {
     let mut pem = Pem::read(bytes);
-    let found: Vec<_> = std::mem::take(&mut pem.blocks)
-        .into_iter()
-        .filter_map(|(line, block)| match block {
-            Block::Certificate(der) => Some((line, der)),
-            _ => None,
-        })
-        .collect();
+    let (mut found, mut others) = (Vec::new(), Vec::new());
+    for (line, block) in std::mem::take(&mut pem.blocks) {
+        match block {
+            Block::Certificate(der) => found.push((line, der)),
+            block => others.push((line, block)),
+        }
+    }
+    // Keys and parameters may stand beside the chain; a certificate of another kind is a part of it.
+    let is_wrong = |label: &str| {
+        found.is_empty() || label.ends_with("CERTIFICATE") || matches!(label, "PKCS7" | "CMS")
+    };
+    for (line, block) in others.iter().filter(|(_, block)| is_wrong(block.label())) {
+        let kind = PemErrorKind::NotACertificate(block.label().to_owned());
+        pem.errors.push(PemError::at(*line, kind));
+    }
     if found.is_empty() && pem.errors.is_empty() {
         pem.errors.push(pem.nothing(PemErrorKind::NoCertificate));
     }
+    pem.errors.sort_by_key(|error| error.line);
     if pem.errors.is_empty() { Ok(found) } else { Err(pem.errors) }
 }
 
@@ -79,7 +107,7 @@ pub fn chain(bytes: &[u8]) -> Result<Vec<(usize, CertificateDer<'static>)>, Vec<
 /// All errors of the file.
 pub fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Vec<PemError>> {
     let mut pem = Pem::read(bytes);
-    let mut key = None;
+    let (mut key, mut others) = (None, Vec::new());
     for (line, block) in std::mem::take(&mut pem.blocks) {
         match block {
             Block::Key(_) if key.is_some() => {
@@ -87,14 +115,34 @@ pub fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Vec<PemError>
             }
             Block::Key(found) => key = Some(found),
             Block::EncryptedKey => pem.errors.push(PemError::at(line, PemErrorKind::EncryptedKey)),
-            Block::Certificate(_) | Block::Other(_) => {}
+            other => others.push((line, other)),
         }
+    }
+    if key.is_none() && pem.errors.is_empty() {
+        let is_key = |(_, block): &&(usize, Block)| block.label().ends_with(PRIVATE_KEY);
+        let other = others.iter().find(is_key).or(others.first());
+        pem.errors.push(match other.map(|(line, block)| (*line, block.label())) {
+            Some((line, "DSA PRIVATE KEY")) => {
+                PemError::at(line, PemErrorKind::UnsupportedKey("DSA".to_owned()))
+            }
+            Some((line, label)) => {
+                PemError::at(line, PemErrorKind::NotAPrivateKey(label.to_owned()))
+            }
+            None => pem.nothing(PemErrorKind::NoPrivateKey),
+        });
     }
     match key {
         Some(key) if pem.errors.is_empty() => Ok(key),
-        None if pem.errors.is_empty() => Err(vec![pem.nothing(PemErrorKind::NoPrivateKey)]),
         _ => Err(pem.errors),
     }
+}
+
+/// True for a file that holds a private key which is not encrypted, whether or not it loads.
+pub(crate) fn holds_private_key(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let mut labels = text.split(BEGIN).skip(1).filter_map(|rest| rest.split_once(DASHES));
+    labels.any(|(label, _)| label.ends_with(PRIVATE_KEY) && !label.starts_with("ENCRYPTED"))
+        || matches!(foreign::format(bytes, &text), Some(PemErrorKind::DerKey))
 }
 
 /// A block whose end has not been seen yet.
