@@ -47,7 +47,8 @@ impl Check {
         unknown: &[UnknownVariable],
         out: &mut impl Write,
     ) -> io::Result<Outcome> {
-        let check = self.serve.config().check_for(&self.names());
+        let mut check = self.serve.config().check_for(&self.names());
+        check.problems.extend(self.serve.service.socket_problem());
         write_problems(out, &check.problems)?;
         for variable in unknown {
             writeln!(out, "warning: {variable}")?;
@@ -70,7 +71,11 @@ impl Check {
         let warnings = check.problems.iter().filter(|found| found.severity == Severity::Warning);
         let warnings = warnings.count() + unknown.len();
         if self.strict && warnings > 0 {
-            writeln!(out, "error: {warnings} warnings count as errors (--strict)")?;
+            let count = match warnings {
+                1 => "1 warning counts as an error".to_owned(),
+                _ => format!("{warnings} warnings count as errors"),
+            };
+            writeln!(out, "error: {count} (--strict)")?;
             return Ok(Outcome::Unusable);
         }
         writeln!(out, "ok")?;

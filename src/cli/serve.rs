@@ -16,7 +16,7 @@ use super::{allocator, sandbox, start_log, systemd};
 use crate::admin::{Admin, Metrics};
 use crate::log::LogWriter;
 use crate::service::{ApiId, Proxy};
-use crate::{Config, Handle, StartError};
+use crate::{Config, Handle, Problem, StartError};
 
 /// Interval between two reports of lost log lines.
 const LOST_LINES: Duration = Duration::from_secs(10);
@@ -51,6 +51,9 @@ impl Serve {
             warn!(%error, remedy = "set the limit on core dumps to 0", "core_dumps_possible");
         }
         unknown.iter().for_each(UnknownVariable::log);
+        if let Some(Problem { file, message, remedy, .. }) = self.service.socket_problem() {
+            warn!(path = %file.display(), problem = message, remedy, "upstream_not_a_socket");
+        }
         allocator::start_background_thread();
         raise_open_files();
         let sockets = match sockets {

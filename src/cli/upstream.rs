@@ -1,11 +1,14 @@
 //! The flags of the service: an application behind a proxy, or the example's greeting.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::headers::HeaderArgs;
 use super::values::{api_id, at_least_one, duration, positive, size, zero_or_more};
+use crate::Problem;
+use crate::reload::judge_socket;
 use crate::service::{Hello, Proxy, Upstream};
 
 /// The service behind the server.
@@ -123,6 +126,12 @@ impl ServiceArgs {
             );
         }
         Some(proxy)
+    }
+
+    /// Why no application can listen at the socket that the flags name.
+    pub(super) fn socket_problem(&self) -> Option<Problem> {
+        let upstream = self.upstream.as_ref()?.to_string();
+        judge_socket(Path::new(upstream.strip_prefix("unix:")?))
     }
 
     /// The service if the flags name no application.

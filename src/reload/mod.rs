@@ -29,6 +29,8 @@ mod read;
 mod reloader;
 mod removed;
 mod results;
+#[cfg(feature = "cli")]
+mod socket;
 mod source;
 mod stamp;
 mod state;
@@ -51,6 +53,8 @@ pub use problem::{Problem, Severity};
 pub(crate) use read::PemSource;
 pub(crate) use reloader::{Reload, ReloadRequest};
 pub(crate) use results::ScanResults;
+#[cfg(feature = "cli")]
+pub(crate) use socket::judge_socket;
 pub use state::ReloadState;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) use watch::directories;

@@ -55,6 +55,10 @@ pub(super) enum ReadError {
     Io(io::Error),
     /// A link whose target does not exist.
     DanglingLink(PathBuf),
+    /// A link, at the path or above it, that leads back to itself.
+    LinkLoop(PathBuf),
+    /// A file, where the path goes on as if it were a directory.
+    FileAbove(PathBuf),
     Directory,
     /// A FIFO, socket or device: which.
     Special(&'static str),
@@ -68,6 +72,10 @@ impl ReadError {
     pub(super) fn remedy(&self) -> &'static str {
         match self {
             Self::DanglingLink(_) => "restore its target, or remove the link",
+            Self::LinkLoop(_) => "lead the link to the file itself: ln -sfn FILE LINK",
+            Self::FileAbove(_) => {
+                "end the path with the name of the file, without a slash behind it"
+            }
             Self::Directory => {
                 "give a file; a container runtime makes such a directory when the file to mount is \
                  missing: then remove it and mount the file"
@@ -80,8 +88,9 @@ impl ReadError {
             Self::Io(error) => match error.kind() {
                 io::ErrorKind::NotFound => "check the path, or put the file back",
                 io::ErrorKind::PermissionDenied => {
-                    "let the user that runs portcullis read it; if a link has changed to lead there \
-                     since it started, start it again (or with --no-sandbox)"
+                    "let the user that runs portcullis read it; if since the start a file in / or a \
+                     whole directory was replaced, or a link changed to lead there, the sandbox \
+                     denies it: start portcullis again (or with --no-sandbox)"
                 }
                 _ => "make it readable again",
             },
@@ -96,6 +105,10 @@ impl fmt::Display for ReadError {
             Self::DanglingLink(target) => {
                 write!(f, "it is a link to {}, which does not exist", target.display())
             }
+            Self::LinkLoop(link) => write!(f, "the link {} leads back to itself", link.display()),
+            Self::FileAbove(file) => {
+                write!(f, "{} is a file, and the path goes on behind it", file.display())
+            }
             Self::Directory => write!(f, "it is a directory, not a file"),
             Self::Special(kind) => write!(f, "it is {kind}, not a regular file"),
         }
@@ -104,10 +117,40 @@ impl fmt::Display for ReadError {
 
 /// The metadata of what a path leads to.
 pub(super) fn metadata(path: &Path) -> Result<Metadata, ReadError> {
-    fs::metadata(path).map_err(|error| match fs::read_link(path) {
-        Ok(target) if error.kind() == io::ErrorKind::NotFound => ReadError::DanglingLink(target),
+    fs::metadata(path).map_err(|error| match (fs::read_link(path), error.kind()) {
+        (Ok(target), io::ErrorKind::NotFound) => ReadError::DanglingLink(target),
+        (_, io::ErrorKind::NotADirectory) => match file_above(path) {
+            Some(file) => ReadError::FileAbove(file),
+            None => ReadError::Io(error),
+        },
+        _ if is_link_loop(&error) => match looping_link(path) {
+            Some(link) => ReadError::LinkLoop(link),
+            None => ReadError::Io(error),
+        },
         _ => ReadError::Io(error),
     })
+}
+
+/// The part of a path that is a file and not its last part, or has a slash behind it.
+fn file_above(path: &Path) -> Option<PathBuf> {
+    let is_file = |part: &&Path| fs::metadata(part).is_ok_and(|metadata| !metadata.is_dir());
+    // Without the slash, which `ancestors` keeps in the first one.
+    let whole: PathBuf = path.components().collect();
+    whole.ancestors().find(is_file).map(Path::to_owned)
+}
+
+/// The first link of a path that cannot be followed to its end.
+fn looping_link(path: &Path) -> Option<PathBuf> {
+    let parts: Vec<_> = path.ancestors().collect();
+    let is_loop = |part: &&&Path| {
+        part.is_symlink() && fs::metadata(part).is_err_and(|error| is_link_loop(&error))
+    };
+    parts.iter().rev().find(is_loop).map(|part| part.to_path_buf())
+}
+
+fn is_link_loop(error: &io::Error) -> bool {
+    const ELOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
+    error.raw_os_error() == Some(ELOOP)
 }
 
 /// Reads a regular file, up to one byte more than [`MAX_FILE_SIZE`].
@@ -121,7 +164,7 @@ pub(super) fn read_regular(path: &Path, metadata: &Metadata) -> Result<Vec<u8>, 
     read.map(|_| bytes).map_err(ReadError::Io)
 }
 
-fn not_regular(kind: FileType) -> ReadError {
+pub(super) fn not_regular(kind: FileType) -> ReadError {
     match kind {
         kind if kind.is_dir() => ReadError::Directory,
         kind if kind.is_fifo() => ReadError::Special("a FIFO (named pipe)"),

@@ -68,11 +68,15 @@ impl Source {
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
         let is_empty = self.directory.is_some() && self.files.is_empty();
         let empty = is_empty.then(|| {
-            Problem::warning(
-                self.origin.path(),
-                "the directory holds no *.pem, *.crt or *.cer file",
-                "put the certificates to trust into it",
-            )
+            let path = self.origin.path();
+            let remedy = match is_named_as_certificate(path) {
+                true => {
+                    "put the certificates to trust into it; a container runtime makes such a \
+                     directory when the file to mount is missing: then remove it and mount the file"
+                }
+                false => "put the certificates to trust into it",
+            };
+            Problem::warning(path, "the directory holds no *.pem, *.crt or *.cer file", remedy)
         });
         let ignored = self.ignored.iter().map(|path| {
             let remedy = "name it *.pem, *.crt or *.cer if it is to be trusted";
@@ -170,6 +174,10 @@ impl Source {
     }
 }
 
+fn is_named_as_certificate(path: &Path) -> bool {
+    matches!(path.extension().and_then(|name| name.to_str()), Some("pem" | "crt" | "cer"))
+}
+
 /// The names in a directory that count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Listing {
@@ -187,8 +195,7 @@ impl Listing {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            let extension = Path::new(&name).extension().and_then(|extension| extension.to_str());
-            if matches!(extension, Some("pem" | "crt" | "cer")) {
+            if is_named_as_certificate(&path) {
                 listing.trusted.insert(path);
             } else if path.is_file() {
                 listing.ignored.insert(path);

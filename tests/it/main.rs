@@ -22,6 +22,7 @@ mod examples;
 mod extract;
 #[cfg(feature = "aws")]
 mod fetch;
+mod file_kinds;
 mod fire;
 mod genuine;
 mod interop;
