@@ -54,6 +54,11 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A number of HTTP/2 streams, which takes 32 bits.
+pub(super) fn streams(text: &str) -> Result<u32, String> {
+    at_least_one(text).and_then(|number| u32::try_from(number).map_err(|error| error.to_string()))
+}
+
 pub(super) fn zero_or_more(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 0..=MOST) => Ok(number),
@@ -92,15 +97,24 @@ pub(super) fn head_size(text: &str) -> Result<u64, String> {
 
 /// An item of a list of paths.
 pub(super) fn path() -> ValueParser {
-    let parser = OsStringValueParser::new().try_map(|text| match text.is_empty() {
-        true => Err(EMPTY_ITEM.to_owned()),
-        false => Ok(PathBuf::from(text)),
+    let parser = OsStringValueParser::new().try_map(|text| {
+        let shown = text.to_string_lossy();
+        match shown.trim() {
+            "" => Err(EMPTY_ITEM.to_owned()),
+            trimmed if trimmed.len() < shown.len() => Err(PADDED_PATH.to_owned()),
+            _ => Ok(PathBuf::from(text)),
+        }
     });
     ValueParser::new(parser)
 }
 
 /// An empty item is a mistake: a trailing comma, or a variable that was never set.
 pub(super) const EMPTY_ITEM: &str = "it is empty, or has an empty item in its list";
+
+/// A path with a space at its beginning or end is a mistake: a space behind a comma, or a line break
+/// in a variable.
+const PADDED_PATH: &str = "it begins or ends with white space; write paths as in a.pem,b.pem, \
+                           separated by commas without spaces";
 
 /// An item of a list of API ids: API Gateway writes letters and digits.
 pub(super) fn api_id(text: &str) -> Result<String, String> {
@@ -156,10 +170,12 @@ pub(super) fn listen_address(text: &str) -> Result<ListenAddress, String> {
     if let Ok(address) = text.parse() {
         return Ok(ListenAddress::Socket(address));
     }
-    if text.is_empty() {
+    if text.trim().is_empty() {
         return Err(format!("{EMPTY_ITEM}; {example}"));
     }
-    if text.parse::<IpAddr>().is_ok() || !text.contains(':') && text.contains('.') {
+    let in_brackets = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = in_brackets.unwrap_or(text);
+    if address.parse::<IpAddr>().is_ok() || !text.contains(':') && text.contains('.') {
         return Err(format!("it has no port; {example}"));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
@@ -216,8 +232,10 @@ mod tests {
     fn count_is_bounded() {
         assert_eq!(at_least_one("1"), Ok(1));
         assert_eq!(zero_or_more("0"), Ok(0));
-        for wrong in ["0", "-1", "", "1e3", "18446744073709551615"] {
+        assert_eq!(streams("100"), Ok(100));
+        for wrong in ["0", "-1", "", "x", "1e3", "18446744073709551615"] {
             assert!(at_least_one(wrong).is_err(), "{wrong}");
+            assert!(streams(wrong).unwrap_err().contains("from 1 to 100000000"), "{wrong}");
         }
     }
 
@@ -234,6 +252,8 @@ mod tests {
             ("", "empty"),
             ("127.0.0.1", "no port"),
             ("::1", "no port"),
+            ("[::1]", "no port"),
+            (" ", "empty"),
             ("localhost", "no address"),
             (":", "not a port"),
             (":+1", "not a port"),

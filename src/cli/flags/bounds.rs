@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::values::{at_least_one, boolean, duration, head_size, positive};
+use crate::cli::values::{at_least_one, boolean, duration, head_size, positive, streams};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Timeouts")]
@@ -131,7 +131,7 @@ pub(in crate::cli) struct Limits {
         value_name = "N",
         env = "PORTCULLIS_MAX_STREAMS",
         default_value = "100",
-        value_parser = clap::value_parser!(u32).range(1..),
+        value_parser = streams,
         long_help = "Most requests in flight on one HTTP/2 connection"
     )]
     pub(in crate::cli) max_streams: u32,
