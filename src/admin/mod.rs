@@ -47,8 +47,10 @@
 //! | `request_malformed` | warn | a request could not be parsed: up to ten a second | `reason`, `peer`, `certificate`, `error`, `suppressed` |
 //! | `gate_missing` | error | an axum handler of a library user got a request that passed no gate; the client got `500` | `missing`, `error`, `request_id`, `method`, `path` |
 //! | `upstream_failed` | warn | the application did not respond, or not correctly | `reason`, `status`, `error`, `request_id`, `method`, `trace_id` |
+//! | `upstream_not_a_socket` | warn | at start: something else stands at the path of `--upstream unix:` | `path`, `problem`, `remedy` |
 //! | `sandboxed` | info | the process has given up all rights except these | `read`, `write`, `connect`, `resolves`, `is_whole` (whether the kernel enforces every one) |
 //! | `sandbox_broad` | warn | a right covers a directory that holds much more than certificates | `path`, `what`, `remedy` |
+//! | `sandbox_blocks_renewal` | warn | a file lies directly in the root: its replacement cannot be read | `path`, `problem`, `remedy` |
 //! | `not_sandboxed` | warn, info for `--no-sandbox` | it has given up no right | `why`, `remedy` |
 //! | `core_dumps_possible` | warn | a core dump would hold the memory, with the keys in it | `error`, `remedy` |
 //! | `acme_started` | info | the server certificate comes from an ACME directory | `domains`, `directory`, `cache`, `note` |

@@ -67,6 +67,13 @@ impl SandboxOutcome {
             let remedy = "move the files that the flags name into a directory of their own";
             warn!(%path, what, remedy, "sandbox_broad");
         }
+        for path in &self.grants.not_renewable {
+            let path = path.display();
+            let problem = "a file directly in / cannot be renewed: the sandbox denies to read the \
+                           one that replaces it";
+            let remedy = "move the file into a directory of its own";
+            warn!(%path, problem, remedy, "sandbox_blocks_renewal");
+        }
     }
 }
 

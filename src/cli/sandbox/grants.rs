@@ -43,6 +43,8 @@ pub(super) struct Grants {
     pub(super) write: BTreeSet<PathBuf>,
     /// TCP ports to connect to.
     pub(super) connect: BTreeSet<u16>,
+    /// Files directly in the root, each with a grant that ends when the file is replaced.
+    pub(super) not_renewable: BTreeSet<PathBuf>,
 }
 
 impl Grants {
@@ -83,7 +85,11 @@ impl Grants {
         let is_needless =
             |holder: &PathBuf| is_plain && parent == Some(holder) && breadth(holder).is_some();
         let set = if is_directory { &mut self.list } else { &mut self.read };
-        set.extend(directories(path).into_iter().filter(|holder| !is_needless(holder)));
+        let holders = directories(path);
+        if !is_directory && (parent == Some(Path::new("/")) || holders == root()) {
+            self.not_renewable.insert(path.to_owned());
+        }
+        set.extend(holders.into_iter().filter(|holder| !is_needless(holder)));
         set.extend(target);
     }
 
@@ -94,9 +100,37 @@ impl Grants {
 
     /// Those that hold much more than certificates, and what they are.
     pub(super) fn broad(&self) -> impl Iterator<Item = (&Path, &'static str)> {
-        self.paths().into_iter().filter_map(|path| Some((path, breadth(path)?)))
+        // A file that lies in /home is no home directory.
+        let directories = self.paths().into_iter().filter(|path| path.is_dir());
+        directories.filter_map(|path| Some((path, breadth(path)?)))
     }
 }
+
+/// The holder of a file directly in the root that is not there yet.
+fn root() -> BTreeSet<PathBuf> {
+    BTreeSet::from([PathBuf::from("/")])
+}
+
+/// Directories of the system, with what they hold.
+const SYSTEM: [(&str, &str); 17] = [
+    ("/", "the root directory"),
+    ("/dev", "all devices"),
+    ("/dev/shm", "the shared memory of all programs"),
+    ("/etc", "the configuration of the whole system"),
+    ("/home", "all home directories"),
+    ("/media", "all removable media"),
+    ("/mnt", "all mounted file systems"),
+    ("/opt", "all additional software"),
+    ("/proc", "all processes"),
+    ("/run", "the state of all services"),
+    ("/srv", "the data of all services"),
+    ("/tmp", "the temporary files of all users"),
+    ("/usr", "the software of the whole system"),
+    ("/var", "the data of the whole system"),
+    ("/var/lib", "the data of all services"),
+    ("/var/tmp", "the temporary files of all users"),
+    ("/Users", "all home directories"),
+];
 
 /// What a directory is, if it holds much more than certificates.
 fn breadth(path: &Path) -> Option<&'static str> {
@@ -107,12 +141,11 @@ fn breadth(path: &Path) -> Option<&'static str> {
             || path.parent().is_some_and(|parent| homes.contains(&parent))
             || home.is_some_and(|home| fs::canonicalize(home).is_ok_and(|home| home == path))
     };
-    match path.to_str() {
-        Some("/") => Some("the root directory"),
-        Some("/etc") => Some("the configuration of the whole system"),
-        Some("/home" | "/Users") => Some("all home directories"),
-        _ if is_home() => Some("a home directory"),
-        _ => {
+    let system = SYSTEM.iter().find(|(place, _)| path == Path::new(place));
+    match system {
+        Some((_, what)) => Some(what),
+        None if is_home() => Some("a home directory"),
+        None => {
             let here = env::current_dir().and_then(fs::canonicalize);
             here.is_ok_and(|here| here == path).then_some("the working directory")
         }
@@ -153,7 +186,8 @@ mod tests {
         assert!(!paths.contains(&*root), "{grants:?}");
         assert!(!paths.contains(Path::new("/")), "{grants:?}");
         assert!(grants.list.contains(&at("here/trust")), "{grants:?}");
-        assert_eq!(grants.broad().count(), 0, "{grants:?}");
+        let broad = grants.broad().filter(|(path, _)| path.starts_with(&root));
+        assert_eq!(broad.count(), 0, "{grants:?}");
     }
 
     #[test]
@@ -179,5 +213,43 @@ mod tests {
         assert_eq!(breadth(Path::new("/etc")), Some("the configuration of the whole system"));
         assert_eq!(breadth(Path::new("/home/ann")), Some("a home directory"));
         assert_eq!(breadth(Path::new("/etc/portcullis")), None);
+    }
+
+    #[test]
+    fn directory_above_a_trust_directory_is_granted_unless_it_belongs_to_the_system() {
+        // Right below the directory for temporary files, and one level deeper.
+        let outer = tempfile::tempdir().unwrap();
+        let outer = outer.path().canonicalize().unwrap();
+        let temporary = outer.parent().unwrap();
+        fs::create_dir(outer.join("trust")).unwrap();
+        assert!(breadth(temporary).is_some(), "{}", temporary.display());
+        let granted = grants(&[&outer]);
+        assert_eq!(granted.paths(), BTreeSet::from([outer.as_path()]));
+        assert_eq!(granted.broad().count(), 0);
+        let granted = grants(&[&outer.join("trust")]);
+        assert!(granted.paths().contains(outer.as_path()), "{granted:?}");
+        // A file there needs the grant, and a warning.
+        fs::write(outer.join("file"), "").unwrap();
+        for system in ["/etc", "/home", "/opt", "/run", "/tmp", "/usr", "/var", "/var/lib"] {
+            let granted = grants(&[&Path::new(system).join("no-such-file.pem")]);
+            let broad: Vec<_> = granted.broad().map(|(path, _)| path.to_owned()).collect();
+            let is_there = Path::new(system).is_dir() && !Path::new(system).is_symlink();
+            assert_eq!(broad == [Path::new(system)], is_there, "{system}: {granted:?}");
+        }
+    }
+
+    #[test]
+    fn file_in_the_root_cannot_be_renewed_and_a_directory_there_can() {
+        let file = Path::new("/no-such-file.pem");
+        assert_eq!(grants(&[file]).not_renewable, BTreeSet::from([file.to_owned()]));
+        let elsewhere = [Path::new("/"), Path::new("/usr"), Path::new("/usr/no-such-file.pem")];
+        assert_eq!(grants(&elsewhere).not_renewable, BTreeSet::new());
+    }
+
+    #[test]
+    fn file_in_the_directory_of_homes_is_no_home_directory() {
+        let of = |path: &str| Grants { read: [PathBuf::from(path)].into(), ..Grants::default() };
+        assert_eq!(of("/home/no-such-file.pem").broad().count(), 0);
+        assert_eq!(of("/root").broad().count(), usize::from(Path::new("/root").is_dir()));
     }
 }
