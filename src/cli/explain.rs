@@ -12,7 +12,7 @@ use super::inspect::write_problems;
 use super::outcome::Outcome;
 use super::values::path;
 use crate::reload::{read_chain, read_trust};
-use crate::trust::{PresentedCertificate, TrustStore, rfc3339, unix_time};
+use crate::trust::{PresentedCertificate, TrustStore, WrittenPeriod, rfc3339, unix_time};
 use crate::{Nearest, Role};
 
 /// What to explain.
@@ -106,14 +106,17 @@ impl Explain {
                 let nearest = store.nearest(&presented);
                 let nearest = nearest.as_ref().map(Nearest::to_string);
                 let nothing = "none has its key or its serial number".to_owned();
+                if let Some(detail) = rejection.detail {
+                    writeln!(out, "detail:      {detail}")?;
+                }
                 writeln!(out, "nearest:     {}", nearest.unwrap_or(nothing))?;
                 writeln!(out, "remedy:      {}", reason.remedy())?;
             }
         }
         writeln!(out, "fingerprint: {}", presented.fingerprint)?;
         if let Some(summary) = &presented.summary {
-            let from = rfc3339(summary.validity.not_before);
-            let until = rfc3339(summary.validity.not_after);
+            let period = WrittenPeriod::new(certificate, summary.validity);
+            let (from, until) = (period.not_before, period.not_after);
             writeln!(out, "subject:     {}", summary.subject)?;
             writeln!(out, "serial:      {}", summary.serial)?;
             writeln!(out, "valid:       {from} to {until}")?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +12,8 @@ use super::values::path;
 use crate::admin::status::Found;
 use crate::reload::read_trust;
 use crate::trust::{
-    LoadedCertificate, Span, Validity, ValidityState, days_left, rfc3339, system_time, unix_time,
+    LoadedCertificate, Span, Validity, ValidityState, WrittenPeriod, days_left, rfc3339,
+    system_time, unix_time,
 };
 use crate::{Problem, Role, Severity};
 
@@ -52,16 +53,19 @@ struct Row {
 impl Row {
     fn new(loaded: &LoadedCertificate, now: SystemTime) -> Self {
         let summary = loaded.certificate.summary();
+        let period = WrittenPeriod::new(loaded.certificate.der(), summary.validity);
+        // The clock of the validity period begins in 1970.
+        let end = system_time(summary.validity.not_after) - period.ended_before_1970;
         Self {
             file: loaded.file.display().to_string(),
             subject: summary.subject.clone(),
             serial: summary.serial.clone(),
             fingerprint: summary.fingerprint.to_string(),
             key: loaded.certificate.key().to_string(),
-            not_before: rfc3339(summary.validity.not_before),
-            not_after: rfc3339(summary.validity.not_after),
-            days_left: days_left(system_time(summary.validity.not_after), now),
-            validity: describe(summary.validity, now),
+            days_left: days_left(end, now),
+            validity: describe(summary.validity, period.ended_before_1970, now),
+            not_before: period.not_before,
+            not_after: period.not_after,
         }
     }
 
@@ -80,9 +84,9 @@ impl Row {
     }
 }
 
-fn describe(validity: Validity, now: SystemTime) -> String {
+fn describe(validity: Validity, before_1970: Duration, now: SystemTime) -> String {
     match validity.at(unix_time(now)) {
-        ValidityState::Expired(past) => format!("expired {} ago", Span(past)),
+        ValidityState::Expired(past) => format!("expired {} ago", Span(past + before_1970)),
         ValidityState::NotYetValid(_) => {
             format!("not valid until {}", rfc3339(validity.not_before))
         }

@@ -9,7 +9,8 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::reload::problem::Problem;
 use crate::trust::{
-    Certificate, KeyKind, Urgency, ValidityState, assess_server, rfc3339, system_time,
+    Certificate, KeyKind, Urgency, ValidityState, assess_server, in_words, rfc3339, system_time,
+    violated_rule,
 };
 
 /// AWS's support page warns of longer keys.
@@ -47,7 +48,7 @@ pub(crate) fn judge(
         warn(message, remedy);
     } else if is_for_servers && let Some(error) = broken(chain, algorithms, now) {
         let remedy = "get certificate and intermediates again from their issuer";
-        warn(format!("its chain does not hold: {}", in_words(&error)), remedy);
+        warn(format!("its chain does not hold: {}", violated_rule(&error)), remedy);
     }
     if let Some(KeyKind::Rsa(bits)) = parsed.first().map(Certificate::key)
         && bits > MAX_RSA_BITS
@@ -183,30 +184,4 @@ fn name_mismatch(own: &CertificateDer<'_>, name: &ServerName<'_>) -> Option<Stri
         [] => format!("it is not for {shown}: it has no DNS name"),
         names => format!("it is not for {shown}, but for {}", names.join(", ")),
     })
-}
-
-/// The name of a webpki error in lower-case words: it has no message of its own.
-fn in_words(error: &webpki::Error) -> String {
-    let mut words = String::new();
-    for c in format!("{error:?}").chars().take_while(char::is_ascii_alphanumeric) {
-        if c.is_ascii_uppercase() && !words.is_empty() {
-            words.push(' ');
-        }
-        words.push(c.to_ascii_lowercase());
-    }
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn error_of_the_verifier_is_shown_in_words() {
-        let error = webpki::Error::UnsupportedCriticalExtension;
-        assert_eq!(in_words(&error), "unsupported critical extension");
-        let time = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
-        let error = webpki::Error::CertExpired { time, not_after: time };
-        assert_eq!(in_words(&error), "cert expired");
-    }
 }

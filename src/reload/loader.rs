@@ -17,8 +17,8 @@ use crate::reload::source::Source;
 use crate::reload::trust_file::ReadContext;
 use crate::reload::watch::BeingWritten;
 use crate::trust::{
-    LatestEnds, LoadedCertificate, Role, Summary, TrustStore, Validity, ValidityState, rfc3339,
-    step_after_end,
+    LatestEnds, LoadedCertificate, Role, Summary, TrustStore, Validity, ValidityState,
+    WrittenPeriod, rfc3339, step_after_end,
 };
 
 /// Where the server's certificate and key and the trusted certificates come from.
@@ -210,7 +210,7 @@ fn trusted_validity(
     match validity.at(now) {
         ValidityState::Valid(_) => None,
         ValidityState::Expired(_) => {
-            let end = rfc3339(validity.not_after);
+            let end = WrittenPeriod::new(loaded.certificate.der(), *validity).not_after;
             let message = format!("certificate {fingerprint} ended at {end}");
             let has_successor = latest.has_successor(loaded.role, *validity);
             let remedy = step_after_end(loaded.role, has_successor);

@@ -22,6 +22,7 @@ mod usage;
 mod validity;
 mod verifier;
 
+pub(crate) use ancient::WrittenPeriod;
 pub use assessment::{Assessment, State, Urgency};
 pub(crate) use assessment::{SOON, assess, assess_server, step_after_end};
 pub use builder::TrustStoreBuilder;
@@ -37,7 +38,7 @@ pub use loaded::Role;
 pub use nearest::{Nearest, Relation};
 pub(crate) use presented::PresentedCertificate;
 pub use reason::Reason;
-pub(crate) use reason::VerifyError;
+pub(crate) use reason::{VerifyError, in_words, violated_rule};
 pub(crate) use store::LatestEnds;
 pub use store::TrustStore;
 pub(crate) use usage::ConnectionApi;
@@ -46,7 +47,7 @@ pub use usage::{ApiUsage, Usage};
 pub(crate) use validity::Span;
 pub(crate) use validity::{Validity, ValidityState, days_left, rfc3339, system_time, unix_time};
 pub use verifier::PinnedClientVerifier;
-pub(crate) use verifier::take_rejection;
+pub(crate) use verifier::{TlsRejection, take_rejection};
 
 #[cfg(test)]
 mod reference;

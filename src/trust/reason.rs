@@ -99,7 +99,8 @@ impl Reason {
             Self::Expired => "generate a new client certificate and rotate to it",
             Self::NotYetValid => "if it should be valid by now, set this machine's clock",
             Self::InvalidChain => {
-                "the chain must lead to a --trust-ca certificate and be for client authentication"
+                "have the CA issue a certificate without what detail names: for client \
+                 authentication, not a CA's own, in a chain that leads to a --trust-ca certificate"
             }
             Self::BadSignature => "the client does not hold the key of what it presents",
             Self::PlainHttp => "the endpoint's URL must begin with https://",
@@ -138,30 +139,100 @@ impl fmt::Display for Reason {
 pub(crate) struct VerifyError {
     pub(crate) reason: Reason,
     pub(crate) error: CertificateError,
+    /// The rule that a chain violates.
+    pub(crate) detail: Option<String>,
 }
 
 impl VerifyError {
     pub(crate) const UNKNOWN: Self =
-        Self { reason: Reason::UnknownCertificate, error: CertificateError::UnknownIssuer };
-    pub(crate) const EXPIRED: Self =
-        Self { reason: Reason::Expired, error: CertificateError::Expired };
+        Self::new(Reason::UnknownCertificate, CertificateError::UnknownIssuer);
+    pub(crate) const EXPIRED: Self = Self::new(Reason::Expired, CertificateError::Expired);
     pub(crate) const NOT_YET_VALID: Self =
-        Self { reason: Reason::NotYetValid, error: CertificateError::NotValidYet };
+        Self::new(Reason::NotYetValid, CertificateError::NotValidYet);
+
+    const fn new(reason: Reason, error: CertificateError) -> Self {
+        Self { reason, error, detail: None }
+    }
 
     /// Translates the error of webpki, which is that of the most promising path.
     pub(crate) fn of_chain(error: &webpki::Error) -> Self {
-        let (reason, error) = match error {
+        let alert = match error {
             // A CA of the same name, or a certificate that only claims to be issued by it.
             webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
                 return Self::UNKNOWN;
             }
             webpki::Error::CertExpired { .. } => return Self::EXPIRED,
             webpki::Error::CertNotValidYet { .. } => return Self::NOT_YET_VALID,
-            webpki::Error::RequiredEkuNotFoundContext(_) => {
-                (Reason::InvalidChain, CertificateError::InvalidPurpose)
-            }
-            _ => (Reason::InvalidChain, CertificateError::BadEncoding),
+            webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+            _ => CertificateError::BadEncoding,
         };
-        Self { reason, error }
+        let detail = Some(violated_rule(error));
+        Self { detail, ..Self::new(Reason::InvalidChain, alert) }
+    }
+}
+
+/// The rule of RFC 5280 that a chain violates.
+pub(crate) fn violated_rule(error: &webpki::Error) -> String {
+    let rule = match error {
+        webpki::Error::CaUsedAsEndEntity => "the first certificate is that of a CA",
+        webpki::Error::EndEntityUsedAsCa => "an issuer in the chain is not a CA certificate",
+        webpki::Error::UnsupportedCriticalExtension => {
+            "a certificate has a critical extension that is not supported"
+        }
+        webpki::Error::RequiredEkuNotFoundContext(_) => {
+            "an extended key usage does not include this use"
+        }
+        webpki::Error::PathLenConstraintViolated => {
+            "the chain has more CA certificates than a path length constraint allows"
+        }
+        webpki::Error::NameConstraintViolation => "a name constraint of a CA excludes a name",
+        webpki::Error::UnsupportedCertVersion => "a certificate is not of version 3",
+        error => return in_words(error),
+    };
+    rule.to_owned()
+}
+
+/// The name of a webpki error in lower-case words: it has no message of its own.
+pub(crate) fn in_words(error: &webpki::Error) -> String {
+    let mut words = String::new();
+    for c in format!("{error:?}").chars().take_while(char::is_ascii_alphanumeric) {
+        if c.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::pki_types::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn error_of_the_verifier_is_shown_in_words() {
+        let error = webpki::Error::UnsupportedCriticalExtension;
+        assert_eq!(in_words(&error), "unsupported critical extension");
+        let time = UnixTime::since_unix_epoch(Duration::ZERO);
+        let error = webpki::Error::CertExpired { time, not_after: time };
+        assert_eq!(in_words(&error), "cert expired");
+    }
+
+    #[test]
+    fn rejected_chain_names_the_rule_that_it_violates_and_an_unknown_one_none() {
+        for (error, rule) in [
+            (webpki::Error::CaUsedAsEndEntity, "that of a CA"),
+            (webpki::Error::UnsupportedCriticalExtension, "a critical extension"),
+            (webpki::Error::PathLenConstraintViolated, "path length"),
+            (webpki::Error::ExtensionValueInvalid, "extension value invalid"),
+        ] {
+            let rejection = VerifyError::of_chain(&error);
+            assert_eq!(rejection.reason, Reason::InvalidChain);
+            assert!(rejection.detail.unwrap().contains(rule), "{error:?}");
+        }
+        assert_eq!(VerifyError::of_chain(&webpki::Error::UnknownIssuer).detail, None);
     }
 }

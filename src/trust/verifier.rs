@@ -20,11 +20,20 @@ use super::store::TrustStore;
 thread_local! {
     /// Why the handshake that this thread polls rejected its client, and what was presented. The
     /// error of a failed handshake names neither.
-    static REJECTION: Cell<Option<(Reason, PresentedCertificate)>> = const { Cell::new(None) };
+    static REJECTION: Cell<Option<TlsRejection>> = const { Cell::new(None) };
+}
+
+/// Why the verifier rejected a client.
+#[derive(Debug)]
+pub(crate) struct TlsRejection {
+    pub(crate) reason: Reason,
+    pub(crate) presented: PresentedCertificate,
+    /// The rule that a chain violates.
+    pub(crate) detail: Option<String>,
 }
 
 /// Takes what the verifier rejected during the poll of a handshake that has just returned.
-pub(crate) fn take_rejection() -> Option<(Reason, PresentedCertificate)> {
+pub(crate) fn take_rejection() -> Option<TlsRejection> {
     REJECTION.take()
 }
 
@@ -81,8 +90,10 @@ impl PinnedClientVerifier {
 }
 
 fn reject(verify_error: VerifyError, der: &CertificateDer<'_>) -> Error {
-    REJECTION.set(Some((verify_error.reason, PresentedCertificate::new(der))));
-    Error::InvalidCertificate(verify_error.error)
+    let VerifyError { reason, error, detail } = verify_error;
+    let presented = PresentedCertificate::new(der);
+    REJECTION.set(Some(TlsRejection { reason, presented, detail }));
+    Error::InvalidCertificate(error)
 }
 
 impl ClientCertVerifier for PinnedClientVerifier {
@@ -180,5 +191,6 @@ impl PinnedClientVerifier {
 }
 
 fn record_bad_signature(cert: &CertificateDer<'_>) {
-    REJECTION.set(Some((Reason::BadSignature, PresentedCertificate::new(cert))));
+    let presented = PresentedCertificate::new(cert);
+    REJECTION.set(Some(TlsRejection { reason: Reason::BadSignature, presented, detail: None }));
 }

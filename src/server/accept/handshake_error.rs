@@ -6,7 +6,7 @@ use rustls::{AlertDescription, Error};
 
 use crate::server::buffered::BufferedWriter;
 use crate::server::rejections::Rejection;
-use crate::trust::{PresentedCertificate, Reason};
+use crate::trust::{Reason, TlsRejection};
 
 /// Why a handshake failed.
 #[derive(Debug)]
@@ -28,12 +28,9 @@ impl From<Reason> for HandshakeError {
 }
 
 /// The reason of a failed handshake, from the verifier's verdict if it gave one.
-pub(super) fn classify(
-    error: &io::Error,
-    verdict: Option<(Reason, PresentedCertificate)>,
-) -> Rejection {
-    if let Some((reason, presented)) = verdict {
-        return Rejection { reason, presented: Some(presented), detail: None };
+pub(super) fn classify(error: &io::Error, verdict: Option<TlsRejection>) -> Rejection {
+    if let Some(TlsRejection { reason, presented, detail }) = verdict {
+        return Rejection { reason, presented: Some(presented), detail };
     }
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
     let reason = match tls {

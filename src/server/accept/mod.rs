@@ -76,7 +76,7 @@ impl<S> Acceptor<S> {
     ) -> Result<(Admission, OwnedSemaphorePermit), Box<Rejection>> {
         let admission = self.current.admit(presented).map_err(|refusal| {
             let presented = presented.first().map(PresentedCertificate::new);
-            Box::new(Rejection { reason: refusal.reason, presented, detail: None })
+            Box::new(Rejection { reason: refusal.reason, presented, detail: refusal.detail })
         })?;
         match Arc::clone(&self.connection_permits).try_acquire_owned() {
             Ok(permit) => Ok((admission, permit)),
@@ -100,6 +100,8 @@ pub(in crate::server) async fn accept<S: HttpService>(
         match accepted {
             Ok((socket, peer)) => {
                 is_starved = false;
+                // A socket for both families reports IPv4 addresses in the form of IPv6.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 // Before the task starts, so that places are taken in the order of accepting.
                 let place = acceptor.pending.enter();
                 tokio::spawn(serve(socket, peer, place, Arc::clone(&acceptor), phase.clone()));

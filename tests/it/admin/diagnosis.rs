@@ -1,5 +1,7 @@
 //! `inspect`, `explain` and `check`.
 
+use std::time::SystemTime;
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_RSA_SHA256, RsaKeySize,
@@ -10,6 +12,7 @@ use crate::admin::site::{credential, params};
 use crate::support::Finished;
 use crate::support::files::Files;
 use crate::support::pki::PKI;
+use crate::support::shapes::pem;
 
 #[test]
 fn inspect_lists_files_and_directories() {
@@ -84,6 +87,64 @@ fn explain_follows_a_chain_to_its_ca() {
     assert!(finished.stdout.starts_with("accepted: server.pem leads to the CA "), "{finished}");
     let finished = explain("a.pem");
     assert!(finished.stdout.starts_with("not accepted: a.pem: unknown_certificate"), "{finished}");
+}
+
+#[test]
+fn explain_names_the_rule_that_a_chain_violates() {
+    let files = Files::new();
+    let (ca, between) = chain(&files, 365);
+    files.write("ca.pem", &ca);
+    files.write("between.pem", &between);
+    let explain = |certificate| files.run(&["explain", "--trust-ca", "ca.pem", certificate]);
+    let finished = explain("between.pem");
+    assert_eq!(finished.code, Some(1), "{finished}");
+    for part in [
+        "not accepted: between.pem: invalid_chain",
+        "detail:      the first certificate is that of a CA",
+        "without what detail names",
+    ] {
+        assert!(finished.stdout.contains(part), "{finished}");
+    }
+    assert!(!explain("server.pem").stdout.contains("detail"));
+}
+
+#[test]
+fn inspect_and_explain_show_times_before_1970_as_they_are_written() {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    let files = Files::new();
+    let text = include_bytes!("../../../certs-example/client-1.pem");
+    let der = CertificateDer::from_pem_slice(text).unwrap().to_vec();
+    let patched = |changes: &[(&[u8], &[u8])]| {
+        let mut der = der.clone();
+        for (old, new) in changes {
+            let at = der.windows(old.len()).position(|window| window == *old).unwrap();
+            der[at..at + old.len()].copy_from_slice(new);
+        }
+        pem(&der)
+    };
+    let begin: (&[u8], &[u8]) = (b"260101000000Z", b"500101000000Z");
+    let end: (&[u8], &[u8]) = (b"491231000000Z", b"600102030405Z");
+    files.write("old.pem", &patched(&[begin]));
+    files.write("over.pem", &patched(&[begin, end]));
+    let finished = files.run(&["inspect", "--json", "old.pem", "over.pem"]);
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let [old, over] = report["certificates"].as_array().unwrap().as_slice() else { panic!() };
+    assert_eq!(old["not_before"], "1950-01-01T00:00:00Z", "{finished}");
+    assert_eq!(old["not_after"], "2049-12-31T00:00:00Z", "{finished}");
+    assert_eq!(over["not_after"], "1960-01-02T03:04:05Z", "{finished}");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    // Ten years with three leap days, less a day.
+    let days = now.cast_signed() / 86_400 + 3652;
+    let left = over["days_left"].as_i64().unwrap();
+    assert!((-left - days).abs() <= 1, "{left} {days}");
+    let finished = files.run(&["inspect", "over.pem"]);
+    assert!(finished.stdout.contains(&format!("expired {} days ago", -left)), "{finished}");
+    let finished = files.run(&["explain", "--trust", "old.pem", "old.pem"]);
+    assert!(finished.stdout.starts_with("accepted"), "{finished}");
+    assert!(finished.stdout.contains("1950-01-01T00:00:00Z to 2049"), "{finished}");
+    let checked = check(&files, &["--trust", files.path("over.pem").to_str().unwrap()]);
+    assert!(checked.stdout.contains("ended at 1960-01-02T03:04:05Z"), "{checked}");
 }
 
 /// Writes a server's chain of leaf and intermediate, valid for so many days more, and its key.
