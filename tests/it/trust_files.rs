@@ -218,14 +218,19 @@ fn command_in_the_remedy_of_another_format_makes_a_file_that_loads() {
     fs::write(site.path("cert.pem"), &PKI.a.cert).unwrap();
     fs::write(site.path("key.pem"), &PKI.a.key).unwrap();
     let bundle = "crl2pkcs7 -nocrl -certfile cert.pem -out FILE";
-    for make in [
-        bundle.to_owned(),
-        format!("{bundle} -outform der"),
-        "x509 -in cert.pem -outform der -out FILE".to_owned(),
-        "x509 -in cert.pem -trustout -out FILE".to_owned(),
-        "pkcs12 -export -inkey key.pem -in cert.pem -passout pass: -out FILE".to_owned(),
+    for (make, is_windows) in [
+        (bundle.to_owned(), false),
+        (bundle.to_owned(), true),
+        (format!("{bundle} -outform der"), false),
+        ("x509 -in cert.pem -outform der -out FILE".to_owned(), false),
+        ("x509 -in cert.pem -trustout -out FILE".to_owned(), false),
+        ("pkcs12 -export -inkey key.pem -in cert.pem -passout pass: -out FILE".to_owned(), false),
     ] {
         openssl(&at, &make.replace("FILE", "file"));
+        if is_windows {
+            let text = fs::read_to_string(site.path("file")).unwrap();
+            fs::write(site.path("file"), text.replace("PKCS7", "CERTIFICATE")).unwrap();
+        }
         let config = site.config().trust(site.path("file"));
         let problems = problems_of(&config, &site.path("file"));
         let remedy = problems[0].remedy.split("openssl ").nth(1).unwrap();

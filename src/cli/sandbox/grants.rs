@@ -86,9 +86,9 @@ impl Grants {
             |holder: &PathBuf| is_plain && parent == Some(holder) && breadth(holder).is_some();
         let set = if is_directory { &mut self.list } else { &mut self.read };
         let holders = directories(path);
-        if !is_directory && (parent == Some(Path::new("/")) || holders == root()) {
-            self.not_renewable.insert(path.to_owned());
-        }
+        let file = target.clone().or_else(|| std::path::absolute(path).ok());
+        let in_root = |file: &PathBuf| !is_directory && file.parent() == Some(Path::new("/"));
+        self.not_renewable.extend(file.filter(in_root));
         set.extend(holders.into_iter().filter(|holder| !is_needless(holder)));
         set.extend(target);
     }
@@ -102,13 +102,11 @@ impl Grants {
     pub(super) fn broad(&self) -> impl Iterator<Item = (&Path, &'static str)> {
         // A file that lies in /home is no home directory.
         let directories = self.paths().into_iter().filter(|path| path.is_dir());
+        // The operator has not chosen the place of the resolver's file.
+        let resolver = directory_of_resolv_conf();
+        let directories = directories.filter(move |path| resolver.as_deref() != Some(*path));
         directories.filter_map(|path| Some((path, breadth(path)?)))
     }
-}
-
-/// The holder of a file directly in the root that is not there yet.
-fn root() -> BTreeSet<PathBuf> {
-    BTreeSet::from([PathBuf::from("/")])
 }
 
 /// Directories of the system, with what they hold.
@@ -242,8 +240,9 @@ mod tests {
     fn file_in_the_root_cannot_be_renewed_and_a_directory_there_can() {
         let file = Path::new("/no-such-file.pem");
         assert_eq!(grants(&[file]).not_renewable, BTreeSet::from([file.to_owned()]));
-        let elsewhere = [Path::new("/"), Path::new("/usr"), Path::new("/usr/no-such-file.pem")];
-        assert_eq!(grants(&elsewhere).not_renewable, BTreeSet::new());
+        for elsewhere in ["/usr", "/usr/no-such-file.pem", "/no-such-directory/file.pem"] {
+            assert_eq!(grants(&[Path::new(elsewhere)]).not_renewable, BTreeSet::new());
+        }
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub enum PemErrorKind {
     Pkcs12,
     /// It is a PKCS#7 bundle in DER.
     Pkcs7Der,
+    /// A certificate's block holds a PKCS#7 bundle, as Windows CAs write it.
+    Pkcs7Block,
     /// It is a Java keystore.
     JavaKeystore,
     /// It is the JSON output of the AWS CLI.
@@ -141,6 +143,7 @@ impl PemErrorKind {
             }
             Self::BadBase64 => "the text was damaged on its way: copy it again",
             Self::NotACertificate(label) => certificate_remedy(label),
+            Self::Pkcs7Block => certificate_remedy("PKCS7"),
             Self::NotAPrivateKey(label) => private_key_remedy(label),
             Self::TrailingBytes | Self::BadDer(_) | Self::UnusableCa => {
                 "get the certificate again from its source"
@@ -272,6 +275,7 @@ impl fmt::Display for PemErrorKind {
             Self::OtherDer(kind) => return write!(f, "it is {kind} in DER, not PEM"),
             Self::Pkcs12 => "it is a PKCS#12 archive, not PEM",
             Self::Pkcs7Der => "it is a PKCS#7 bundle in DER, not PEM",
+            Self::Pkcs7Block => "the block holds a PKCS#7 bundle, not a certificate",
             Self::JavaKeystore => "it is a Java keystore, not PEM",
             Self::AwsJson => "it is the JSON output of the AWS CLI, not PEM",
             Self::OneLine => "the PEM text has lost its line breaks",

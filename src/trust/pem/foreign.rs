@@ -26,7 +26,7 @@ pub(super) fn format(bytes: &[u8], text: &str) -> Option<PemErrorKind> {
 }
 
 /// The kind of a file in DER or BER, by how it begins.
-fn der(bytes: &[u8]) -> Option<PemErrorKind> {
+pub(super) fn der(bytes: &[u8]) -> Option<PemErrorKind> {
     const SIGNED_DATA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
     // A text may begin with these bytes too, so a short length must be that of the file.
     let is_long = matches!(bytes, [SEQUENCE, 0x80..=0x84, ..]);

@@ -286,7 +286,10 @@ fn decode(block: &Open<'_>) -> Result<Block, PemError> {
     let label = block.label;
     let whole = format!("{BEGIN}{label}{DASHES}\n{body}\n{END}{label}{DASHES}\n");
     match rustls_pemfile::read_one_from_slice(whole.as_bytes()) {
-        Ok(Some((Item::X509Certificate(der), _))) => Ok(Block::Certificate(der)),
+        Ok(Some((Item::X509Certificate(der), _))) => match foreign::der(&der) {
+            Some(PemErrorKind::Pkcs7Der) => Err(PemError::at(block.line, PemErrorKind::Pkcs7Block)),
+            _ => Ok(Block::Certificate(der)),
+        },
         Ok(Some((Item::Pkcs1Key(key), _))) => Ok(Block::Key(key.into())),
         Ok(Some((Item::Pkcs8Key(key), _))) => Ok(Block::Key(key.into())),
         Ok(Some((Item::Sec1Key(key), _))) => Ok(Block::Key(key.into())),
