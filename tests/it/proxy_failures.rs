@@ -93,6 +93,29 @@ async fn response_that_breaks_off_is_one_line_with_its_cause_and_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reset_during_an_upload_is_always_logged_as_a_reset() {
+    const ROUNDS: usize = 20;
+    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".to_vec();
+    // It closes with unread input, which resets the connection.
+    let site = site(application(response, false), &[]);
+    let body = "x".repeat(1 << 20);
+    let mut causes = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut tls = connect(site.server.addr(), "http/1.1").await;
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        send(&mut tls, head + &body).await;
+        read_to_end(&mut tls).await;
+        let event = site.server.wait_for_event("upstream_failed", |_| true);
+        site.server.forget_events("upstream_failed");
+        // The reset may overtake the head of the response.
+        if event["reason"] != "closed" {
+            causes.push(event["cause"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    assert!(!causes.is_empty() && causes.iter().all(|cause| cause == "reset"), "{causes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn application_that_closes_without_responding_is_not_called_unreachable() {
     let site = site(application(Vec::new(), false), &[]);
     let response = ask(&site, "/", "").await;
