@@ -3,8 +3,8 @@
 //! It begins with the bytes by which the server has told TLS from plain HTTP, which are read again.
 //!
 //! Each write costs more than its bytes: a system call, a segment, and a client that wakes for it.
-//! During the handshake, writes are buffered until the server waits for the peer; the session
-//! ticket, for which no peer waits, goes out with the first response or, without one, a flush.
+//! During the handshake, writes are buffered until the server waits for the peer; no peer waits for
+//! the session ticket, which is sent with the first response, or by a flush.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -12,12 +12,12 @@ use crate::server::buffered::BufferedWriter;
 /// How long a rejected client that still sends may go on before the socket is closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client may go on to send the body of a request that has its response, in all and
-/// without a byte.
+/// How long a client may send the rest of a request body after the response: in total, and without
+/// a byte.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(30);
 const DISCARD_PAUSE: Duration = Duration::from_secs(2);
 
-/// How many bytes are discarded at most, unless a service says otherwise.
+/// How many bytes are discarded at most, unless the response sets a limit.
 pub(super) const DISCARD_LIMIT: u64 = 10 << 20;
 
 /// How long a client may take to receive that the connection closes.
@@ -45,7 +45,7 @@ pub(super) async fn close_within_body(tls: TlsStream, limit: u64) {
 }
 
 async fn shutdown(mut tls: TlsStream) -> BufferedWriter {
-    // A client that does not read it in time loses it.
+    // A client that does not read `close_notify` in time loses it.
     let _ = timeout(CLOSE_TIMEOUT, tls.shutdown()).await;
     tls.into_inner().0
 }

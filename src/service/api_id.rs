@@ -16,7 +16,7 @@ use crate::request_context::{API_ID, RequestContext, log_request};
 /// A service that admits requests of listed APIs only, and refuses others with `403`.
 ///
 /// Several APIs may present the same client certificate. API Gateway writes the API's id into
-/// `x-amzn-apigateway-api-id`, which tells them apart. With no API listed, every request passes.
+/// `x-amzn-apigateway-api-id`, which distinguishes them. With no API listed, every request passes.
 ///
 /// It wraps a hyper service as well as a tower service; [`ApiIdLayer`] is the tower layer.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl<S> ApiId<S> {
         let Some(listed) = &self.ids else { return true };
         let mut ids = request.headers().get_all(API_ID).iter();
         let is_listed = |id: &http::HeaderValue| listed.contains(id.as_bytes());
-        // A request that names several APIs counts as of none.
+        // A request that names several APIs is refused.
         ids.next().is_some_and(is_listed) && ids.next().is_none()
     }
 }

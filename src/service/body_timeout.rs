@@ -24,6 +24,9 @@ pin_project! {
     }
 }
 
+/// The default limit of a request's body: the largest payload of API Gateway.
+pub(super) const MAX_BODY: u64 = 10 << 20;
+
 /// The next frame of a body did not arrive in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyStalled {

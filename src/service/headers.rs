@@ -1,9 +1,9 @@
 //! The headers that a proxy passes on, strips and adds.
 //!
 //! The rules by name are the table in `rules.rs`, those of the operator are in `operator.rs`. The
-//! functions are pure: a service of your own may
-//! use them as [`Proxy`](crate::service::Proxy) does.
+//! functions are pure: a service of your own may use them as [`Proxy`](crate::service::Proxy) does.
 
+mod names;
 mod operator;
 mod rules;
 
@@ -16,43 +16,13 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Version, request};
 
 use crate::ClientIdentity;
+use crate::service::headers::names::HOP_BY_HOP;
 use crate::service::headers::operator::Custom;
 use crate::service::headers::rules::is_stripped;
 
+pub use names::{API_ID, CLIENT_CERT, FINGERPRINT, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 pub use operator::{BadHeaderRule, HeaderRules};
 pub use rules::is_identity;
-
-/// The certificate of the client, as RFC 9440 has it: its DER in base64, between colons.
-pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
-
-/// The SHA-256 of that DER in lower-case hex.
-pub const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
-
-/// The addresses that the request had under this name, then that of the client.
-pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// `https`, always.
-pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// The host that the request names.
-pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// The id of the API, as API Gateway writes it.
-pub const API_ID: HeaderName = crate::request_context::API_ID;
-
-/// Headers for one connection and not for the message (RFC 9110 section 7.6.1, and those that were
-/// hop-by-hop by name before). `Trailer` is not among them: it announces what follows the body.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// The headers of a request to an application: those that the client sent, in their order, without
 /// those that the table strips, and with the verified identity and address.
@@ -144,7 +114,7 @@ impl Custom {
     }
 }
 
-/// The host that a request names, wherever it does.
+/// The host of a request, from `Host` or from its target.
 fn authority(head: &request::Parts) -> Option<HeaderValue> {
     let host = head.headers.get(header::HOST).cloned();
     host.or_else(|| HeaderValue::from_str(head.uri.authority()?.as_str()).ok())

@@ -14,7 +14,7 @@ use hyper::service::Service;
 use crate::error::BoxError;
 use crate::problem::{self, DiscardLimit, KeepUnread};
 use crate::request_context::{RequestContext, log_request};
-use crate::service::{BodyStalled, BodyTimeout};
+use crate::service::body_timeout::{BodyStalled, BodyTimeout, MAX_BODY};
 
 /// Reads and drops each request's body, then responds `200` and `hello world`; `413` to a body
 /// larger than 10 MiB, the largest payload of API Gateway, and `408` to one that stalls.
@@ -26,7 +26,7 @@ pub struct Hello {
 
 impl Default for Hello {
     fn default() -> Self {
-        Self { max_body: super::MAX_BODY, body_timeout: Duration::from_secs(30) }
+        Self { max_body: MAX_BODY, body_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -104,7 +104,7 @@ pub struct Unread<B> {
 pub enum HelloFuture<B> {
     /// The request has no body.
     Ready,
-    /// The body is being read. It yields what could not be read.
+    /// The body is being read. It yields the request if the body cannot be read to its end.
     Reading(Pin<Box<dyn Future<Output = Option<Unread<B>>> + Send>>),
 }
 

@@ -14,6 +14,3 @@ pub use hello::Hello;
 pub use proxy::{Proxy, Upstream};
 
 pub use crate::request_context::RequestId;
-
-/// The default limit of a request's body: the largest payload of API Gateway.
-const MAX_BODY: u64 = 10 << 20;

@@ -9,8 +9,8 @@ use crate::server::http::state::ConnectionState;
 use crate::server::limits::Limits;
 use crate::server::phase::{FIRST_REQUEST_GRACE, Phase};
 
-/// How long after the end of its certificate a connection closes by itself. A reload closes it
-/// before; this is for a clock that was set.
+/// The delay after `notAfter` with which a connection closes by itself. A reload closes it earlier,
+/// unless the clock was set.
 const EXPIRY_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a connection is idle before it parks.
@@ -19,7 +19,7 @@ const PARK_DELAY: Duration = Duration::from_millis(500);
 /// Longer than any connection lives.
 pub(super) const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What a deadline ends in.
+/// What happens at a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Close(CloseReason),
@@ -32,7 +32,7 @@ pub(super) enum Due {
 pub(super) struct Deadlines<'a> {
     pub(super) state: &'a ConnectionState,
     pub(super) limits: &'a Limits,
-    /// From when on the connection may park, if it may.
+    /// The earliest time to park; `None` if the connection does not park.
     pub(super) park_from: Option<Instant>,
 }
 
@@ -52,11 +52,11 @@ impl Deadlines<'_> {
         let expiry = (expiry, Due::Close(CloseReason::CertificateExpired));
         let age = (age, Due::Close(CloseReason::Aged));
         let others = [expiry, age].into_iter().chain(self.next_for_progress());
-        // Of two at the same time, the first.
+        // At equal times, the earlier entry wins.
         others.fold(idle, |first, other| if other.0 < first.0 { other } else { first })
     }
 
-    /// The first of the deadlines that moving bytes put off.
+    /// The first of the deadlines that progress postpones.
     pub(super) fn next_for_progress(&self) -> Option<(Instant, Due)> {
         let Self { state, limits, .. } = self;
         let head = state.progress.head_since();

@@ -24,7 +24,7 @@ pub(super) trait GracefulConnection: Future<Output = hyper::Result<()>> {
 #[derive(Debug)]
 pub(super) enum Driven {
     Closed(CloseReason),
-    /// By an error of hyper's.
+    /// hyper returned an error.
     Failed(hyper::Error),
     /// It has been idle, and may give up its HTTP buffers.
     Parked,
@@ -34,7 +34,7 @@ pub(super) enum Driven {
 enum Event {
     Signal(Signal),
     Alarm,
-    /// A deadline has come up that is before the alarm.
+    /// A new deadline precedes the alarm.
     Earlier(Instant),
     Ended(hyper::Result<()>),
 }
@@ -186,7 +186,7 @@ fn step_for_signal(signal: &Signal, deadlines: &Deadlines<'_>) -> Step {
         Signal::CertificateGone => Step::CloseGracefully(CloseReason::CertificateRemoved),
         Signal::LastResponse => Step::CloseGracefully(CloseReason::Stopped),
         Signal::Flush | Signal::Phase(Phase::Serving | Phase::LameDuck) => Step::Wait,
-        // It connected before the drain: the request that it came for gets a response.
+        // It connected before the drain, so its first request gets a response.
         Signal::Phase(Phase::Draining) if state.awaits_first_request() => {
             Step::WaitUntil(deadlines.next().0)
         }

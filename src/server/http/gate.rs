@@ -1,4 +1,5 @@
-//! What each request passes on its way to the service: is its certificate still accepted?
+//! Checks each request before the service gets it: its certificate is still accepted, and it is
+//! well formed.
 
 use std::any::Any;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A stream that records the progress of its connection.
+//! Wraps the TLS stream of a connection, to record its progress and to scan heads for fragments.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use crate::server::tls_stream::TlsStream;
 pub(super) struct ProgressIo {
     inner: TlsStream,
     state: Arc<ConnectionState>,
-    /// False in HTTP/2, where bytes may be anything else than a head.
+    /// False in HTTP/2, whose bytes are not only heads.
     records_heads: bool,
     /// Bytes to be read again, before the next ones.
     unread: Bytes,
@@ -78,8 +78,8 @@ impl ProgressIo {
         }
     }
 
-    /// The same for bytes that arrive while a request is in flight: its body, or a request that is
-    /// sent ahead.
+    /// The same for bytes that arrive while a request is in flight: its body, or a pipelined
+    /// request.
     fn scan_ahead(&self, bytes: &[u8]) {
         if !self.state.has_body()
             && let Some(heads) = pipelined_fragment(bytes, true)

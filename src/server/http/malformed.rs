@@ -114,7 +114,7 @@ impl Malformed {
         if !error.is_parse() {
             return None;
         }
-        // hyper has no other way to tell them apart; a test pins the texts.
+        // Only hyper's texts distinguish these errors; a test pins them.
         Some(match error.to_string().as_str() {
             "invalid HTTP method parsed" => Self::BadMethod,
             text if text.starts_with("invalid HTTP version parsed") => {

@@ -1,4 +1,7 @@
-//! An admitted connection until it closes.
+//! An admitted connection until it closes: drive → gate → service → response → close.
+//!
+//! `connection` serves it and logs its end, `drive` waits for hyper, deadlines and signals, `gate`
+//! checks each request, and `state` is what they share.
 
 mod access_log;
 pub(super) mod close_reason;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a connection waits for, and since when. Moving bytes sets only flags, as that is frequent;
-/// the times are set when a deadline is computed, once nothing moves any more.
+/// What a connection waits for, and since when. Reads and writes are frequent and set only flags.
+/// The times are set when a deadline is computed.
 #[derive(Debug)]
 pub(super) struct Progress {
     began: Instant,
@@ -26,8 +26,8 @@ struct Waiting {
     since: LazyInstant,
 }
 
-/// The first time that it was asked for since the last reset: in milliseconds since the connection
-/// began, plus one; 0 for not yet.
+/// The time of the first `get` since the last reset: in milliseconds since the connection began,
+/// plus one; 0 while it is not set.
 #[derive(Debug, Default)]
 struct LazyInstant(AtomicU64);
 

@@ -1,5 +1,5 @@
 //! The checks that each request passes in front of every service: a method that a server behind a
-//! gateway serves, and one well-formed host. hyper accepts requests without.
+//! gateway serves, and one well-formed host. hyper requires neither.
 
 use http::{Method, Request, Version, header, uri};
 
@@ -78,7 +78,7 @@ fn split_after(text: &[u8], is_part: impl Fn(&u8) -> bool) -> (&[u8], &[u8]) {
 }
 
 /// Finds a fragment (`#`) in the target of an HTTP/1.1 request, which hyper drops without an error.
-/// It sees the bytes of a head in the pieces in which they arrive.
+/// The bytes of a head may arrive in pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum FragmentScanner {
     #[default]
@@ -110,9 +110,9 @@ impl FragmentScanner {
     }
 }
 
-/// Finds a fragment in the target of a request that is sent ahead, in the same piece as the head
-/// before it: how many heads end before it. `at_boundary` tells whether the bytes begin with a
-/// request line. What follows a request with a body is not found.
+/// Finds a fragment in the target of a pipelined request that arrives with the head before it;
+/// returns how many heads end before it. `at_boundary` means that the bytes begin with a request
+/// line. Requests after one with a body are not scanned.
 pub(super) fn pipelined_fragment(bytes: &[u8], at_boundary: bool) -> Option<u64> {
     // Nearly no request has one. Without an early exit the compiler vectorises the search.
     if !bytes.iter().fold(false, |found, byte| found | (*byte == b'#')) {

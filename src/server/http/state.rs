@@ -104,8 +104,9 @@ impl ConnectionState {
         self.texts.get_or_init(|| (fingerprint().to_string(), self.peer.to_string()))
     }
 
-    /// True if no signal is pending for this connection, except that its certificate was removed if
-    /// it `knows_of_certificate`. A signal makes this false before it wakes the connection.
+    /// True if no signal is pending for this connection. The removal of its certificate does not
+    /// count if it `knows_of_certificate`. A signal makes this false before it wakes the
+    /// connection.
     pub(super) fn has_no_pending_signal(&self, knows_of_certificate: bool) -> bool {
         (knows_of_certificate || !self.admission.is_removed())
             && matches!(self.phase.has_changed(), Ok(false))
@@ -143,7 +144,7 @@ impl ConnectionState {
         self.discard_limit.store(if has_body { DISCARD_LIMIT } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Records what a response says about the body of its request.
+    /// Records whether a response closes the connection, and how much unread body to discard.
     pub(super) fn responded<B>(&self, response: &Response<B>) {
         if self.discard_limit.load(Ordering::Relaxed) == 0 {
             return;

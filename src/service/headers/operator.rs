@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::service::headers::names::{CLIENT_CERT, FINGERPRINT, HOP_BY_HOP};
 use crate::service::headers::rules::folded;
-use crate::service::headers::{CLIENT_CERT, FINGERPRINT, HOP_BY_HOP};
 
 /// The operator's own rules for the headers of requests to an application.
 ///

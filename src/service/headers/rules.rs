@@ -5,7 +5,8 @@ use http::HeaderName;
 /// What happens to the request headers of a name, as an application may spell it.
 #[derive(Clone, Copy)]
 enum Action {
-    /// Stripped: the name and all that begin with it tell an application who the client is.
+    /// Stripped, as all names that begin with it: applications take the client's identity from
+    /// them.
     Identity,
     /// Stripped: an application or a framework takes something from it that was not verified, or
     /// it belongs to one connection.

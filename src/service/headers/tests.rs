@@ -189,7 +189,7 @@ fn known() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn what_is_stripped_does_so_however_it_is_spelled(name in known()) {
+    fn stripped_header_is_stripped_in_every_spelling(name in known()) {
         prop_assert!(is_stripped(&header(&name)), "{}", name);
     }
 
@@ -201,7 +201,7 @@ proptest! {
         prop_assert_eq!(!is_stripped(&header(&name)), is_right, "{}", name);
     }
 
-    /// Whatever comes: what is sent of the client is true, and all else stays in its order.
+    /// For any request, only the verified identity is sent, and the other headers keep their order.
     #[test]
     fn application_receives_only_the_verified_identity(
         received in proptest::collection::vec(
@@ -230,9 +230,9 @@ proptest! {
         prop_assert_eq!(before, after);
     }
 
-    /// The same by rules as README and RFC 9110 say them, where `Connection` names some.
+    /// The same by the rules of README and RFC 9110, with headers that `Connection` names.
     #[test]
-    fn headers_pass_exactly_as_the_documented_rules_say(
+    fn headers_pass_exactly_by_the_documented_rules(
         received in proptest::collection::vec((any_name(), "[!-~]{1,9}"), 0..12),
         named in proptest::collection::vec(
             (any::<Option<Index>>(), any_name(), "[ \t]{0,2}"), 0..4),
@@ -257,7 +257,7 @@ proptest! {
             headers.append(header::CONNECTION, HeaderValue::from_str(line).unwrap());
         }
         let is_named = |name: &str| {
-            // What received as a header called Connection nominates too.
+            // A received header called Connection nominates too.
             let more = received.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
             let more = more.flat_map(|(_, value)| value.split(','));
             let mut all = named.iter().map(String::as_str).chain(more);
@@ -311,9 +311,9 @@ proptest! {
     }
 }
 
-/// Names that end here, that look like it, and that pass.
+/// Names that are stripped, that resemble passing ones, and that pass.
 fn any_name() -> impl Strategy<Value = String> {
-    let scans = proptest::sample::select(EXACT_SPELLING.to_vec()).prop_flat_map(spelled);
+    let lookalikes = proptest::sample::select(EXACT_SPELLING.to_vec()).prop_flat_map(spelled);
     let right = proptest::sample::select(vec![
         "x-forwarded-for",
         "X-Forwarded-For",
@@ -335,10 +335,10 @@ fn any_name() -> impl Strategy<Value = String> {
         "hosts",
         "trailer",
     ]);
-    prop_oneof![2 => known(), 1 => scans, 3 => right.prop_map(str::to_owned)]
+    prop_oneof![2 => known(), 1 => lookalikes, 3 => right.prop_map(str::to_owned)]
 }
 
-/// Whether a header passes as it received, by what README and RFC 9110 say.
+/// True if a received header passes, by README and RFC 9110.
 fn passes_by_the_rules(name: &str) -> bool {
     let folded: String = name
         .chars()

@@ -197,7 +197,7 @@ async fn send(
     Err(Lost { failure, sent })
 }
 
-/// What a request failed of. `read` is how many bytes of the response had arrived.
+/// The cause of a failed request. `read` is how many bytes of the response had arrived.
 fn classify(error: hyper::Error, upload: Option<UploadError>, read: usize) -> ProxyError {
     match upload {
         Some(error) => error.into(),

@@ -38,7 +38,7 @@ pub(super) enum BodyFailure {
 }
 
 impl BodyFailure {
-    /// What hyper's error says of a body.
+    /// Classifies hyper's error of a body.
     pub(super) fn of(error: &hyper::Error, was_reset: bool) -> Self {
         let source = std::error::Error::source(error);
         let kind =

@@ -30,6 +30,7 @@ use crate::ClientIdentity;
 use crate::error::BoxError;
 use crate::problem::{self, DiscardLimit};
 use crate::request_context::{RequestContext, log_request};
+use crate::service::body_timeout::MAX_BODY;
 use crate::service::headers::HeaderRules;
 use crate::service::proxy::exchange::{Deadlines, Outgoing, UpstreamResponse, exchange};
 use crate::service::proxy::failure::ProxyError;
@@ -108,7 +109,7 @@ impl Proxy {
                 response: Duration::from_secs(29),
                 body: Duration::from_secs(30),
             },
-            max_body: super::MAX_BODY,
+            max_body: MAX_BODY,
             limits,
             headers: HeaderRules::default(),
         }))

@@ -58,7 +58,7 @@ fn check_target(head: &request::Parts) -> Result<Uri, InvalidRequest> {
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let is_whole_server = path == "*" && head.method == Method::OPTIONS;
     let is_path = uri.path().starts_with('/');
-    // hyper lets some through that are no part of a URI: what reads them reads them differently.
+    // hyper accepts some bytes that no URI may contain, and other programs read them differently.
     let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic());
     if !(is_whole_server || is_path) || !is_plain {
         return Err(InvalidRequest::BadTarget);

@@ -310,7 +310,7 @@ impl AsyncWrite for Stream {
                 self.traffic.has_written.store(true, Ordering::Relaxed);
             }
             // The application has closed the connection, perhaps after an early response. hyper
-            // would give up: what it writes from now on is discarded, and it reads what was sent.
+            // would give up. So its further writes are discarded, and it reads the response.
             Poll::Ready(Err(_)) => {
                 self.traffic.has_write_failed.store(true, Ordering::Relaxed);
                 context.waker().wake_by_ref();
