@@ -29,7 +29,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::HandshakeKind;
-use site::{AdminServer, Files};
+use site::AdminServer;
+use support::files::Files;
 use support::h2::{END_HEADERS, H2, HEADERS, POST, frame};
 use support::pki::{Credential, PKI};
 use support::tls::{Client, Connector, request};
