@@ -269,7 +269,6 @@ def rotate_fleet(binary, program, replicas, work, stack):
     old = [plane.certificate]
     for replica in replicas:
         wait_for(f"fetched trust of {replica.name}", lambda: replica.trusts() == old)
-    plane.start_traffic()
 
     cut_off = replicas[2]
     tell(work, f"set server fleet/{cut_off.name} state maint")
@@ -283,6 +282,9 @@ def rotate_fleet(binary, program, replicas, work, stack):
     if any(replica.trusts() != old for replica in replicas):
         sys.exit("FAILED: something changed though a replica was cut off")
     print("ok: a replica that is cut off stops the rotation")
+
+    # Not before: a request on its way to a replica that is cut off is lost to the network, not by it.
+    plane.start_traffic()
 
     # Replicas are replaced while it runs.
     restarts = threading.Thread(target=lambda: [replace(replica, work) for replica in replicas[:1]])
