@@ -29,9 +29,3 @@ pub(crate) fn unix_now(clock: &dyn Clock) -> UnixTime {
 pub(crate) fn since_epoch(clock: &dyn Clock) -> Duration {
     clock.now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
-
-/// A time in whole seconds since 1970.
-#[cfg(feature = "acme")]
-pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}

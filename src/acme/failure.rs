@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use instant_acme::{Error, Problem};
 
 use super::client::describe;
-use crate::clock::unix_seconds;
+use crate::trust::unix_time;
 
 /// So many characters of a directory's response are shown.
 const LONGEST_DETAIL: usize = 1000;
@@ -119,7 +119,8 @@ impl Failure {
             }
             Error::Timeout(next) => {
                 let left = |next: Instant| next.saturating_duration_since(Instant::now());
-                let retry_after = next.map(|next| unix_seconds(SystemTime::now() + left(next)));
+                let retry_after =
+                    next.map(|next| unix_time(SystemTime::now() + left(next)).as_secs());
                 let detail = "the directory did not come to an end within two minutes";
                 Self { retry_after, ..Self::new(step, detail) }
             }

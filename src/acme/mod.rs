@@ -24,8 +24,8 @@ use metrics::{counter, describe_counter, describe_gauge};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use crate::clock::unix_seconds;
 use crate::fields::List;
+use crate::trust::unix_time;
 use crate::{Handle, NotReady};
 use cache::Lock;
 use renewal::Renewal;
@@ -62,12 +62,12 @@ impl Acme {
         });
         let Settings { domains, directory, .. } = &self.settings;
         history.begin(format!("{} from {directory}", domains.join(" ")));
-        history.forget_impossible_pause(unix_seconds(SystemTime::now()));
+        history.forget_impossible_pause(unix_time(SystemTime::now()).as_secs());
         if let Err(problem) = self.cache.account() {
             warn!(problem, remedy = "none: a new account is made", "acme_cache_damaged");
         }
         if let Some(last) = &history.last_failure
-            && history.not_before > unix_seconds(SystemTime::now())
+            && history.not_before > unix_time(SystemTime::now()).as_secs()
         {
             // The process that logged the failure has ended, and its log may be gone.
             warn!(

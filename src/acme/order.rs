@@ -19,8 +19,8 @@ use super::cache::{Cache, StoredAccount};
 use super::client::Http;
 use super::failure::{Failure, Step};
 use super::settings::{KeyType, Settings};
-use crate::clock::unix_seconds;
 use crate::server::{Challenges, Validation, provider};
+use crate::trust::{rfc3339, unix_time};
 
 /// How often the state of an order is fetched, where the directory sends no `Retry-After`.
 const POLL: RetryPolicy = RetryPolicy::new()
@@ -55,9 +55,10 @@ impl Client<'_> {
             order.unwrap_or_else(|_| Err(Failure::new(Step::Order, "it took over 10 minutes")));
         if let Err(failure) = &mut result {
             let notes = self.http.take_notes();
-            failure.retry_after = failure.retry_after.or(notes.retry_after.map(unix_seconds));
+            failure.retry_after =
+                failure.retry_after.or(notes.retry_after.map(|time| unix_time(time).as_secs()));
             if let Some(other) = notes.other_clock {
-                let other = crate::trust::rfc3339(crate::trust::unix_time(other));
+                let other = rfc3339(unix_time(other));
                 failure.detail.push_str(&format!(
                     " (the directory's clock says {other}: if it is right, set this machine's)"
                 ));

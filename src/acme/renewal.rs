@@ -15,7 +15,6 @@ use super::schedule::{self, History};
 use super::setup::Acme;
 use super::{certificate, client};
 use crate::Handle;
-use crate::clock::unix_seconds;
 use crate::fields::List;
 use crate::random::random;
 use crate::server::{AcmeFailure, AcmeState};
@@ -53,7 +52,7 @@ impl<'a> Renewal<'a> {
     /// Keeps the certificate current, for ever.
     pub(super) async fn run(mut self) -> Infallible {
         loop {
-            let now = unix_seconds(SystemTime::now());
+            let now = unix_time(SystemTime::now()).as_secs();
             self.history.forget_impossible_pause(now);
             let active = self.active();
             self.publish(self.next_attempt(active.as_ref()).max(now));
@@ -115,7 +114,10 @@ impl<'a> Renewal<'a> {
             Ok((info, asked)) => {
                 self.next_ari = schedule::next_ari(now, asked.as_secs());
                 let window = info.suggested_window;
-                let window = (unix_seconds(window.start.into()), unix_seconds(window.end.into()));
+                let window = (
+                    unix_time(window.start.into()).as_secs(),
+                    unix_time(window.end.into()).as_secs(),
+                );
                 let before = self.history.renewal.as_ref();
                 let renewal = schedule::renewal_by_window(
                     &active.fingerprint,
@@ -139,7 +141,7 @@ impl<'a> Renewal<'a> {
             Ok(issued) => self.activate(&issued, active).await,
             Err(failure) => Err(failure),
         };
-        let now = unix_seconds(SystemTime::now());
+        let now = unix_time(SystemTime::now()).as_secs();
         match result {
             Ok(()) => {
                 counter!("portcullis_acme_orders_total", "result" => "success").increment(1);

@@ -36,7 +36,7 @@ impl InFlight {
         self.is_h2
     }
 
-    pub(super) fn state(&self) -> &ConnectionState {
+    pub(super) fn state(&self) -> &Arc<ConnectionState> {
         &self.state
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -11,8 +12,10 @@ use pin_project_lite::pin_project;
 
 use crate::error::BoxError;
 use crate::problem::ProblemBody;
-use crate::server::http::flush::HeldError;
 use crate::server::http::in_flight::InFlight;
+
+/// Yields the error of a body once all that was queued before it has been written.
+type HeldError = Pin<Box<dyn Future<Output = BoxError> + Send>>;
 
 pin_project! {
     /// The body of a response. Its request is in flight as long as it lives.
@@ -20,8 +23,7 @@ pin_project! {
         #[pin]
         content: Content<B>,
         in_flight: Option<InFlight>,
-        // Boxed: it is rare.
-        held: Option<Box<HeldError>>,
+        held: Option<HeldError>,
     }
 }
 
@@ -66,10 +68,10 @@ impl<B: Body<Error: Into<BoxError>>> Body for GateBody<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let this = self.project();
-        if let (Some(held), Some(in_flight)) = (this.held.as_mut(), &this.in_flight) {
-            ready!(held.poll(&in_flight.state().flushes, context));
-            let error = this.held.take().map(|held| Err(held.into_error()));
-            return Poll::Ready(error);
+        if let Some(held) = this.held {
+            let error = ready!(held.as_mut().poll(context));
+            *this.held = None;
+            return Poll::Ready(Some(Err(error)));
         }
         let (mut poll, is_last) = match this.content.project() {
             ContentProjection::Empty => return Poll::Ready(None),
@@ -93,12 +95,14 @@ impl<B: Body<Error: Into<BoxError>>> Body for GateBody<B> {
                 && let Poll::Ready(Some(Err(_))) = &poll
                 && let Poll::Ready(Some(Err(error))) = std::mem::replace(&mut poll, Poll::Pending)
             {
-                let mut held = HeldError::new(error, in_flight.state().request_flush());
-                // It cannot be complete yet: this registers the waker.
-                if held.poll(&in_flight.state().flushes, context).is_pending() {
-                    *this.held = Some(Box::new(held));
-                } else {
-                    poll = Poll::Ready(Some(Err(held.into_error())));
+                let state = Arc::clone(in_flight.state());
+                let mut held: HeldError = Box::pin(async move {
+                    state.flush().await;
+                    error
+                });
+                match held.as_mut().poll(context) {
+                    Poll::Ready(error) => poll = Poll::Ready(Some(Err(error))),
+                    Poll::Pending => *this.held = Some(held),
                 }
             }
             // hyper polls for more once the client has taken what there was.

@@ -119,11 +119,11 @@ impl ConnectionState {
         self.has_last_response.load(Ordering::Acquire)
     }
 
-    /// Requests that the connection writes all that is queued; returns the number of the request.
-    pub(super) fn request_flush(&self) -> u64 {
+    /// Has the connection write all that is queued, and waits for that.
+    pub(super) async fn flush(&self) {
         let number = self.flushes.request();
         self.wake.notify_one();
-        number
+        self.flushes.wait(number).await;
     }
 
     /// Counts a request as in flight; returns how many are now.
