@@ -53,3 +53,24 @@ impl Flushes {
         self.completed.load(Ordering::Relaxed) != self.requested.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn body_waits_until_its_own_flush_is_complete() {
+        let flushes = Flushes::default();
+        let (first, second) = (flushes.request(), flushes.request());
+        let mut wait = pin!(flushes.wait(second));
+        let mut is_over = || wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!(!is_over() && flushes.is_pending());
+        flushes.complete(first);
+        assert!(!is_over() && flushes.is_pending());
+        flushes.complete(second);
+        assert!(is_over() && !flushes.is_pending());
+    }
+}
