@@ -1,7 +1,7 @@
 //! The application's address, and connections to it.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -289,36 +289,50 @@ impl AsyncRead for Stream {
     }
 }
 
-// Without vectored writes: hyper then sends the head and what there is of a body as one piece, and
-// releases the buffers of large bodies at once.
 impl AsyncWrite for Stream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let traffic = &self.traffic;
-        if traffic.has_write_failed.load(Ordering::Relaxed) {
-            return Poll::Ready(Ok(bytes.len()));
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let discarded = || Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        if self.traffic.has_write_failed.load(Ordering::Relaxed) {
+            return discarded();
         }
-        let poll = match &mut self.socket {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        let poll = match (&mut self.socket, slices) {
+            // A plain write is the cheaper system call.
+            (Socket::Tcp(stream), [bytes]) => Pin::new(stream).poll_write(context, bytes),
+            (Socket::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(context, slices),
+            (Socket::Unix(stream), _) => Pin::new(stream).poll_write_vectored(context, slices),
         };
+        let traffic = &self.traffic;
         match poll {
             Poll::Ready(Ok(count)) if count > 0 => {
-                self.traffic.has_written.store(true, Ordering::Relaxed);
+                traffic.has_written.store(true, Ordering::Relaxed);
             }
             // The application has closed the connection, perhaps after an early response. hyper
             // would give up. So its further writes are discarded, and it reads the response.
             Poll::Ready(Err(_)) => {
-                self.traffic.has_write_failed.store(true, Ordering::Relaxed);
+                traffic.has_write_failed.store(true, Ordering::Relaxed);
                 context.waker().wake_by_ref();
-                return Poll::Ready(Ok(bytes.len()));
+                return discarded();
             }
             _ => {}
         }
         poll
+    }
+
+    // So hyper does not copy bodies behind the head.
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -376,5 +390,23 @@ mod tests {
         let mut ended = closed_by_application(false).await;
         assert_eq!(ended.read(&mut [0; 9]).await.unwrap(), 0);
         assert!(!ended.traffic.was_reset());
+    }
+
+    #[tokio::test]
+    async fn head_and_body_are_written_as_one_or_discarded_as_one() {
+        let slices = [IoSlice::new(b"head "), IoSlice::new(b"body")];
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut open = Stream::of(ours);
+        assert_eq!(open.write_vectored(&slices).await.unwrap(), 9);
+        let mut read = [0; 10];
+        assert_eq!(theirs.read(&mut read).await.unwrap(), 9);
+        assert_eq!(&read[..9], b"head body");
+        assert!(open.traffic.has_written() && !open.traffic.has_write_failed());
+
+        drop(theirs);
+        for _ in 0..2 {
+            assert_eq!(open.write_vectored(&slices).await.unwrap(), 9);
+            assert!(open.traffic.has_write_failed());
+        }
     }
 }
