@@ -175,7 +175,12 @@ impl Serve {
 }
 
 fn runtime(cores: usize) -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        // Reloads run on blocking threads. Memory that such a thread caches is returned at its end.
+        .thread_keep_alive(Duration::from_secs(1))
+        .enable_all()
+        .build()
 }
 
 /// Logs how many log lines were lost beyond `reported` ones, and returns how many are reported now.

@@ -37,9 +37,8 @@ const ROUNDS: usize = 10;
 /// were seen in ten rounds that did not grow.
 const FEW_ROUNDS_NOISE: usize = 6 << 10;
 
-/// The most memory that a process without connections may have, in KiB. All tests but one stay below
-/// 16 MiB; after ten thousand certificates came and went it is 15 to 20.
-const MOST_MEMORY: usize = 24 << 10;
+/// The most memory that a process without connections may have, in KiB.
+const MOST_MEMORY: usize = 20 << 10;
 
 /// A client of TLS 1.3 with no sessions to resume.
 pub fn connector(credential: &Credential) -> Connector {
