@@ -142,10 +142,13 @@ impl<'a> Renewal<'a> {
             Err(failure) => Err(failure),
         };
         let now = unix_time(SystemTime::now()).as_secs();
+        // The history is stored before the outcome is logged: a process killed after the event has
+        // forgotten nothing.
         match result {
             Ok(()) => {
                 counter!("portcullis_acme_orders_total", "result" => "success").increment(1);
                 self.history.record_success(now);
+                self.store_history();
                 self.next_ari = now + self.history.first_ari();
                 if let Some(active) = self.active() {
                     info!(
@@ -160,6 +163,7 @@ impl<'a> Renewal<'a> {
             Err(failure) => {
                 counter!("portcullis_acme_orders_total", "result" => "failure").increment(1);
                 let next = self.history.record_failure(&failure, now, random());
+                self.store_history();
                 error!(
                     domains = List::new(&self.acme.settings.domains).field(),
                     step = failure.step.as_str(),
@@ -171,7 +175,6 @@ impl<'a> Renewal<'a> {
                 );
             }
         }
-        self.store_history();
     }
 
     /// Orders a certificate, and restarts at once when the directory's response asks for that.
