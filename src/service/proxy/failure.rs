@@ -8,9 +8,12 @@ use metrics::{counter, describe_counter};
 
 use crate::service::proxy::upload::UploadError;
 
-/// The largest head of a response, and the size of a buffer. hyper keeps several buffers of this
-/// size in flight: larger ones would cost megabytes a connection.
-pub(super) const MAX_HEAD: usize = 64 << 10;
+/// The size of a buffer. hyper keeps several of them in flight: larger ones would cost megabytes a
+/// connection.
+pub(super) const BUFFER_SIZE: usize = 64 << 10;
+
+/// The largest head of a response.
+pub(super) const MAX_HEAD: usize = BUFFER_SIZE;
 
 /// The most header lines of a response.
 pub(super) const MAX_HEADERS: usize = 256;

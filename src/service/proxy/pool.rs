@@ -11,9 +11,12 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::service::proxy::failure::{MAX_HEAD, MAX_HEADERS, ProxyError};
+use crate::service::proxy::failure::{BUFFER_SIZE, MAX_HEADERS, ProxyError};
 use crate::service::proxy::upload::Upload;
 use crate::service::proxy::upstream::{Stream, Traffic};
+
+/// Room for a request's head beside a full buffer of its body, so that another buffer is taken.
+const HEAD_ROOM: usize = 4 << 10;
 
 /// A connection to the application, for one request at a time.
 ///
@@ -29,7 +32,7 @@ impl UpstreamConnection {
     pub(super) async fn new(stream: Stream) -> Result<Box<Self>, hyper::Error> {
         let traffic = Arc::clone(&stream.traffic);
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
+        builder.max_buf_size(BUFFER_SIZE + HEAD_ROOM).max_headers(MAX_HEADERS);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         Ok(Box::new(Self { sender, connection: Some(connection), traffic }))
     }

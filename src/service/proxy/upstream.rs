@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::service::proxy::failure::ProxyError;
+use crate::service::proxy::failure::{BUFFER_SIZE, ProxyError};
 
 /// The longest path of a Unix socket.
 const LONGEST_PATH: usize = 107;
@@ -148,7 +148,7 @@ impl Upstream {
         let mut refused = None;
         loop {
             let error = match timeout_at(began + limit, self.connect_once()).await {
-                Ok(Ok(socket)) => return Ok(Stream { socket, traffic: Arc::default() }),
+                Ok(Ok(socket)) => return Ok(socket.into()),
                 Ok(Err(error)) => error,
                 Err(_) => {
                     return Err(refused.map_or(ProxyError::ConnectTimeout, ProxyError::Connect));
@@ -227,6 +227,14 @@ impl Traffic {
 pub(super) struct Stream {
     socket: Socket,
     pub(super) traffic: Arc<Traffic>,
+    /// True while a write has waited once for more to write.
+    has_waited: bool,
+}
+
+impl From<Socket> for Stream {
+    fn from(socket: Socket) -> Self {
+        Self { socket, traffic: Arc::default(), has_waited: false }
+    }
 }
 
 #[derive(Debug)]
@@ -238,7 +246,7 @@ pub(super) enum Socket {
 impl Stream {
     #[cfg(test)]
     pub(super) fn of(stream: UnixStream) -> Self {
-        Self { socket: Socket::Unix(stream), traffic: Arc::default() }
+        Socket::Unix(stream).into()
     }
 
     fn has_ended(&self) -> bool {
@@ -303,9 +311,17 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let discarded = || Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        let discarded = || Poll::Ready(Ok(length));
         if self.traffic.has_write_failed.load(Ordering::Relaxed) {
             return discarded();
+        }
+        // Another full buffer of the body probably follows at once. A write wakes the application,
+        // which costs more than another poll.
+        let is_one_full = (BUFFER_SIZE..2 * BUFFER_SIZE).contains(&length);
+        if is_one_full && !std::mem::replace(&mut self.has_waited, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let poll = match (&mut self.socket, slices) {
             // A plain write is the cheaper system call.
@@ -313,6 +329,7 @@ impl AsyncWrite for Stream {
             (Socket::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(context, slices),
             (Socket::Unix(stream), _) => Pin::new(stream).poll_write_vectored(context, slices),
         };
+        self.has_waited &= poll.is_pending();
         let traffic = &self.traffic;
         match poll {
             Poll::Ready(Ok(count)) if count > 0 => {
@@ -353,8 +370,11 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -390,6 +410,30 @@ mod tests {
         let mut ended = closed_by_application(false).await;
         assert_eq!(ended.read(&mut [0; 9]).await.unwrap(), 0);
         assert!(!ended.traffic.was_reset());
+    }
+
+    #[tokio::test]
+    async fn full_buffer_waits_once_for_the_next() {
+        let one = vec![b'x'; BUFFER_SIZE];
+        for (slices, waits) in [
+            (&[IoSlice::new(&one)][..], true),
+            (&[IoSlice::new(b"head"), IoSlice::new(&one)], true),
+            (&[IoSlice::new(&one), IoSlice::new(&one)], false),
+            (&[IoSlice::new(&one[1..])], false),
+        ] {
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            let mut stream = Stream::of(ours);
+            let mut context = Context::from_waker(Waker::noop());
+            let first = Pin::new(&mut stream).poll_write_vectored(&mut context, slices);
+            assert_eq!(first.is_pending(), waits);
+
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            let mut stream = Stream::of(ours);
+            // It completes only if it is woken.
+            let write = timeout(Duration::from_secs(9), stream.write_vectored(slices));
+            assert!(write.await.unwrap().unwrap() > 0);
+            assert!(!stream.has_waited, "the next write waits anew");
+        }
     }
 
     #[tokio::test]
