@@ -142,38 +142,43 @@ impl<'a> Renewal<'a> {
             Err(failure) => Err(failure),
         };
         let now = unix_time(SystemTime::now()).as_secs();
-        // The history is stored before the outcome is logged: a process killed after the event has
-        // forgotten nothing.
-        match result {
+        let outcome = match &result {
             Ok(()) => {
-                counter!("portcullis_acme_orders_total", "result" => "success").increment(1);
                 self.history.record_success(now);
-                self.store_history();
                 self.next_ari = now + self.history.first_ari();
-                if let Some(active) = self.active() {
-                    info!(
-                        domains = List::new(&self.acme.settings.domains).field(),
-                        fingerprint = active.fingerprint,
-                        not_after = time(active.not_after),
-                        next_attempt = time(self.due(Some(&active))),
-                        "acme_certificate_issued"
-                    );
-                }
+                "success"
             }
             Err(failure) => {
-                counter!("portcullis_acme_orders_total", "result" => "failure").increment(1);
-                let next = self.history.record_failure(&failure, now, random());
-                self.store_history();
-                error!(
-                    domains = List::new(&self.acme.settings.domains).field(),
-                    step = failure.step.as_str(),
-                    problem_type = failure.problem_type,
-                    detail = failure.detail,
-                    next_attempt = time(next),
-                    remedy = failure.step.remedy(),
-                    "acme_order_failed"
-                );
+                self.history.record_failure(failure, now, random());
+                "failure"
             }
+        };
+        counter!("portcullis_acme_orders_total", "result" => outcome).increment(1);
+        // Before the outcome is logged: whoever reacts to the event finds it in the status and, even
+        // if it ends the process, in the cache.
+        self.store_history();
+        let active = self.active();
+        let next_attempt = self.next_attempt(active.as_ref());
+        self.publish(next_attempt.max(now));
+        let domains = List::new(&self.acme.settings.domains);
+        match (result, active) {
+            (Ok(()), Some(active)) => info!(
+                domains = domains.field(),
+                fingerprint = active.fingerprint,
+                not_after = time(active.not_after),
+                next_attempt = time(next_attempt),
+                "acme_certificate_issued"
+            ),
+            (Ok(()), None) => {}
+            (Err(failure), _) => error!(
+                domains = domains.field(),
+                step = failure.step.as_str(),
+                problem_type = failure.problem_type,
+                detail = failure.detail,
+                next_attempt = time(next_attempt),
+                remedy = failure.step.remedy(),
+                "acme_order_failed"
+            ),
         }
     }
 
