@@ -1,12 +1,14 @@
-//! A socket that sends the many writes of a handshake in few segments.
+//! A socket that makes few system calls of the many reads and writes of TLS.
 //!
-//! It begins with the bytes by which the server has told TLS from plain HTTP, which are read again.
+//! rustls reads a record in pieces of 4 KiB. So a whole record is read, and what rustls has not asked
+//! for yet is kept. The first are the bytes by which the server has told TLS from plain HTTP.
 //!
 //! Each write costs more than its bytes: a system call, a segment, and a client that wakes for it.
 //! During the handshake, writes are buffered until the server waits for the peer; no peer waits for
 //! the session ticket, which is sent with the first response, or by a flush.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -17,19 +19,25 @@ use tokio::net::TcpStream;
 /// The highest number of buffered bytes.
 const MAX_BUFFERED: usize = 16 << 10;
 
-/// A socket and the bytes that were written to it but not sent.
+/// What rustls asks for while it has no part of a record.
+const PIECE: usize = 4 << 10;
+
+/// More than the largest TLS record (RFC 8446, 5.2). What follows it matters: while rustls has a part
+/// of a record, it asks for whole ones itself, and nothing is copied here.
+const READ_AHEAD: usize = 18 << 10;
+
+/// A socket, the bytes that were received and not read, and those that were written and not sent.
 #[derive(Debug)]
-pub(in crate::server) struct BufferedWriter {
+pub(in crate::server) struct BufferedSocket {
     socket: TcpStream,
-    /// Bytes to be read again, before the next ones.
     unread: Bytes,
     buffer: Vec<u8>,
     is_buffering: bool,
 }
 
-impl BufferedWriter {
-    /// Buffers writes, in spite of flushes, until a read waits for the peer. `unread` are the bytes
-    /// that have been read from the socket already.
+impl BufferedSocket {
+    /// Buffers writes, in spite of flushes, until a read waits for the peer. `unread` has been
+    /// received from the socket already.
     pub(in crate::server) fn new(socket: TcpStream, unread: Bytes) -> Self {
         Self { socket, unread, buffer: Vec::new(), is_buffering: true }
     }
@@ -39,8 +47,38 @@ impl BufferedWriter {
         self.is_buffering = false;
     }
 
-    pub(in crate::server) fn socket(&self) -> &TcpStream {
-        &self.socket
+    /// Waits for bytes to read, or the end.
+    pub(in crate::server) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self.unread.is_empty() {
+            // A socket that has failed is ready, and reports its error to the next read.
+            true => self.socket.poll_read_ready(context).map(|_| ()),
+            false => Poll::Ready(()),
+        }
+    }
+
+    /// True if the peer has sent something that was not read. This may take a byte of it.
+    pub(in crate::server) fn has_unread(&self) -> bool {
+        !self.unread.is_empty() || !matches!(self.socket.try_read(&mut [0]), Ok(0) | Err(_))
+    }
+
+    /// Receives a whole record, even if rustls asks for the first piece of one.
+    fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buffer.remaining() > PIECE {
+            return Pin::new(&mut self.socket).poll_read(context, buffer);
+        }
+        let mut bytes = [MaybeUninit::uninit(); READ_AHEAD];
+        let mut bytes = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut self.socket).poll_read(context, &mut bytes))?;
+        let (now, later) = bytes.filled().split_at(bytes.filled().len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        if !later.is_empty() {
+            self.unread = Bytes::copy_from_slice(later);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -57,7 +95,7 @@ impl BufferedWriter {
     }
 }
 
-impl AsyncRead for BufferedWriter {
+impl AsyncRead for BufferedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -68,7 +106,7 @@ impl AsyncRead for BufferedWriter {
             buffer.put_slice(&self.unread.split_to(length));
             return Poll::Ready(Ok(()));
         }
-        let poll = Pin::new(&mut self.socket).poll_read(context, buffer);
+        let poll = self.poll_receive(context, buffer);
         // Once buffering has ended, a flush follows, and hyper reads again before it writes.
         if poll.is_pending()
             && self.is_buffering
@@ -81,7 +119,7 @@ impl AsyncRead for BufferedWriter {
     }
 }
 
-impl AsyncWrite for BufferedWriter {
+impl AsyncWrite for BufferedSocket {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -137,25 +175,25 @@ impl AsyncWrite for BufferedWriter {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::MaybeUninit;
+    use std::future::poll_fn;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
 
-    async fn pair() -> (BufferedWriter, TcpStream) {
+    async fn pair() -> (BufferedSocket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
-        (BufferedWriter::new(accepted.unwrap().0, Bytes::new()), client.unwrap())
+        (BufferedSocket::new(accepted.unwrap().0, Bytes::new()), client.unwrap())
     }
 
     #[tokio::test]
     async fn buffered_bytes_are_sent_when_a_read_waits_for_the_peer() {
-        let (mut writer, mut client) = pair().await;
-        writer.write_all(b"one").await.unwrap();
-        writer.flush().await.unwrap();
+        let (mut socket, mut client) = pair().await;
+        socket.write_all(b"one").await.unwrap();
+        socket.flush().await.unwrap();
         assert!(client.try_read(&mut [0; 8]).is_err());
         let mut response = [0; 3];
         let exchange = async {
@@ -164,39 +202,59 @@ mod tests {
             client.write_all(b"two").await.unwrap();
             read
         };
-        let (read, waited) = tokio::join!(exchange, writer.read_exact(&mut response));
+        let (read, waited) = tokio::join!(exchange, socket.read_exact(&mut response));
         waited.unwrap();
         assert_eq!((&read, &response), (b"one", b"two"));
     }
 
     #[tokio::test]
     async fn bytes_that_were_read_already_come_before_the_next() {
-        let (BufferedWriter { socket, .. }, mut client) = pair().await;
-        let mut writer = BufferedWriter::new(socket, Bytes::from_static(b"first "));
+        let (BufferedSocket { socket, .. }, mut client) = pair().await;
+        let mut socket = BufferedSocket::new(socket, Bytes::from_static(b"first "));
         client.write_all(b"second").await.unwrap();
         let mut read = [0; 12];
-        writer.read_exact(&mut read[..2]).await.unwrap();
-        writer.read_exact(&mut read[2..]).await.unwrap();
+        socket.read_exact(&mut read[..2]).await.unwrap();
+        socket.read_exact(&mut read[2..]).await.unwrap();
         assert_eq!(&read, b"first second");
     }
 
     #[tokio::test]
+    async fn record_is_received_at_once_and_read_in_pieces() {
+        for length in [3 * PIECE, READ_AHEAD + 9] {
+            let (mut socket, mut client) = pair().await;
+            let record: Vec<u8> = (0..=250).cycle().take(length).collect();
+            client.write_all(&record).await.unwrap();
+            let mut read = vec![0; length];
+            let (first, rest) = read.split_at_mut(PIECE);
+            socket.read_exact(first).await.unwrap();
+            // The socket itself may have nothing more to read.
+            let is_ready = poll_fn(|context| Poll::Ready(socket.poll_read_ready(context)));
+            assert!(is_ready.await.is_ready() && socket.has_unread());
+            for piece in rest.chunks_mut(PIECE) {
+                socket.read_exact(piece).await.unwrap();
+            }
+            assert_eq!(read, record);
+            assert!(!socket.has_unread());
+        }
+    }
+
+    #[tokio::test]
     async fn buffered_bytes_go_out_before_the_next_write() {
-        let (mut writer, mut client) = pair().await;
-        writer.write_all(b"ticket ").await.unwrap();
-        writer.release();
-        writer.write_all(b"reply").await.unwrap();
+        let (mut socket, mut client) = pair().await;
+        socket.write_all(b"ticket ").await.unwrap();
+        socket.release();
+        socket.write_all(b"reply").await.unwrap();
         let mut read = [0; 12];
         client.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"ticket reply");
         // More than the limit, in one write and in several.
         let much = vec![7; 3 * MAX_BUFFERED];
-        let (mut writer, mut client) = pair().await;
-        writer.write_all(b"ticket ").await.unwrap();
+        let (mut socket, mut client) = pair().await;
+        socket.write_all(b"ticket ").await.unwrap();
         for piece in [much.as_slice(), &much[..MAX_BUFFERED], &much[..MAX_BUFFERED - 1]] {
-            writer.write_all(piece).await.unwrap();
+            socket.write_all(piece).await.unwrap();
         }
-        writer.shutdown().await.unwrap();
+        socket.shutdown().await.unwrap();
         let mut read = Vec::new();
         client.read_to_end(&mut read).await.unwrap();
         assert_eq!(read.len(), 7 + 5 * MAX_BUFFERED - 1);
@@ -205,19 +263,19 @@ mod tests {
 
     #[tokio::test]
     async fn buffered_ticket_waits_for_the_response_when_a_read_comes_first() {
-        let (mut writer, mut client) = pair().await;
-        writer.write_all(b"ticket ").await.unwrap();
-        writer.release();
+        let (mut socket, mut client) = pair().await;
+        socket.write_all(b"ticket ").await.unwrap();
+        socket.release();
         let mut more = [0; 8];
-        let is_pending = std::future::poll_fn(|context| {
+        let is_pending = poll_fn(|context| {
             let mut buffer = ReadBuf::new(&mut more);
-            Poll::Ready(Pin::new(&mut writer).poll_read(context, &mut buffer).is_pending())
+            Poll::Ready(Pin::new(&mut socket).poll_read(context, &mut buffer).is_pending())
         });
         assert!(is_pending.await);
         // Asks the system, since the runtime may not know yet.
         let nothing = socket2::SockRef::from(&client).peek(&mut [MaybeUninit::uninit()]);
         assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        writer.write_all(b"reply").await.unwrap();
+        socket.write_all(b"reply").await.unwrap();
         let mut read = [0; 12];
         client.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"ticket reply");

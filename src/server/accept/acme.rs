@@ -23,7 +23,7 @@ use crate::reload::Current;
 use crate::server::accept::handshake_error::{HandshakeError, classify};
 use crate::server::accept::limiter::HandshakeLimiter;
 use crate::server::accept::pending::Pending;
-use crate::server::buffered::BufferedWriter;
+use crate::server::buffered::BufferedSocket;
 use crate::server::provider::provider;
 use crate::server::tls_stream::shutdown_and_drain;
 use crate::trust::Reason;
@@ -121,7 +121,7 @@ impl Challenges {
     /// Performs the relaxed handshake and closes the connection.
     async fn validate(
         &self,
-        start: StartHandshake<BufferedWriter>,
+        start: StartHandshake<BufferedSocket>,
         config: Arc<ServerConfig>,
         deadline: Instant,
     ) {
@@ -154,12 +154,12 @@ impl Drop for Validation {
 /// Reads the ClientHello while a name is being validated, and returns the strict handshake. A
 /// relaxed handshake is completed here.
 pub(super) async fn begin(
-    socket: BufferedWriter,
+    socket: BufferedSocket,
     challenges: &Challenges,
     current: &Current,
     limiter: &HandshakeLimiter,
     deadline: Instant,
-) -> Result<Accept<BufferedWriter>, HandshakeError> {
+) -> Result<Accept<BufferedSocket>, HandshakeError> {
     let relaxed = deadline.min(Instant::now() + LONGEST);
     let mut hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
     let start = match timeout_at(deadline, limiter.run(&mut hello, || {})).await {
@@ -186,16 +186,16 @@ pub(super) async fn begin(
 /// Computes the response to a ClientHello, which is most of the work, in its turn.
 #[expect(clippy::async_yields_async, reason = "the rest of the handshake goes on elsewhere")]
 async fn compute_response(
-    start: StartHandshake<BufferedWriter>,
+    start: StartHandshake<BufferedSocket>,
     config: Arc<ServerConfig>,
     limiter: &HandshakeLimiter,
-) -> Accept<BufferedWriter> {
+) -> Accept<BufferedSocket> {
     limiter.run(pin!(async move { start.into_stream(config) }), || {}).await
 }
 
 /// Returns whether the handshake succeeded. Nothing that follows it is decrypted.
 async fn exchange(
-    start: StartHandshake<BufferedWriter>,
+    start: StartHandshake<BufferedSocket>,
     config: Arc<ServerConfig>,
     limiter: &HandshakeLimiter,
 ) -> bool {
@@ -292,7 +292,7 @@ mod tests {
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
         client.unwrap().write_all(&client_hello(&acme_only(), "api.example")).await.unwrap();
-        let socket = BufferedWriter::new(accepted.unwrap().0, Bytes::new());
+        let socket = BufferedSocket::new(accepted.unwrap().0, Bytes::new());
         let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await.unwrap();
         let challenges = Arc::new(Challenges::new());
         let _validation = challenges.open("api.example", key()).unwrap();

@@ -15,7 +15,7 @@ use crate::reload::Current;
 use crate::server::accept::acme::{self, Challenges};
 use crate::server::accept::handshake_error::{HandshakeError, classify};
 use crate::server::accept::limiter::HandshakeLimiter;
-use crate::server::buffered::BufferedWriter;
+use crate::server::buffered::BufferedSocket;
 use crate::server::tls_stream::TlsStream;
 use crate::trust::{Reason, take_rejection};
 
@@ -62,7 +62,7 @@ pub(in crate::server) async fn perform(
         return Err(respond_to_plain_http(socket, &first).await);
     }
     let began = Instant::now();
-    let socket = BufferedWriter::new(socket, first);
+    let socket = BufferedSocket::new(socket, first);
     let accept = match challenges.filter(|challenges| challenges.is_open()) {
         None => TlsAcceptor::from(current.newest().tls.clone()).accept(socket),
         Some(challenges) => {
@@ -103,7 +103,7 @@ async fn respond_to_plain_http(mut socket: TcpStream, first: &[u8]) -> Handshake
         Connection: close\r\n\r\n\
         This port speaks HTTPS only: send the request to an https:// URL\n";
     let is_sent = socket.write_all(RESPONSE).await.is_ok();
-    let socket = is_sent.then(|| BufferedWriter::new(socket, Bytes::new()));
+    let socket = is_sent.then(|| BufferedSocket::new(socket, Bytes::new()));
     HandshakeError::Rejected(Box::new(Reason::PlainHttp.into()), socket)
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use rustls::{AlertDescription, Error};
 
-use crate::server::buffered::BufferedWriter;
+use crate::server::buffered::BufferedSocket;
 use crate::server::rejections::Rejection;
 use crate::trust::{Reason, TlsRejection};
 
@@ -15,7 +15,7 @@ pub(in crate::server) enum HandshakeError {
     LeftSilently,
     /// The client was rejected. The socket, where there is one, still carries an alert or a
     /// response.
-    Rejected(Box<Rejection>, Option<BufferedWriter>),
+    Rejected(Box<Rejection>, Option<BufferedSocket>),
     /// It was a validation by an ACME directory, which is done and closed.
     #[cfg_attr(not(feature = "acme"), expect(dead_code, reason = "nothing is ever validated"))]
     Validation,

@@ -7,7 +7,7 @@ use tokio_rustls::server::Accept;
 use crate::reload::Current;
 use crate::server::accept::handshake_error::HandshakeError;
 use crate::server::accept::limiter::HandshakeLimiter;
-use crate::server::buffered::BufferedWriter;
+use crate::server::buffered::BufferedSocket;
 
 #[derive(Debug)]
 pub(crate) enum Challenges {}
@@ -19,11 +19,11 @@ impl Challenges {
 }
 
 pub(super) async fn begin(
-    _socket: BufferedWriter,
+    _socket: BufferedSocket,
     challenges: &Challenges,
     _current: &Current,
     _limiter: &HandshakeLimiter,
     _deadline: Instant,
-) -> Result<Accept<BufferedWriter>, HandshakeError> {
+) -> Result<Accept<BufferedSocket>, HandshakeError> {
     match *challenges {}
 }

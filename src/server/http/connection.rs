@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, trace};
 
+use crate::server::buffered::BufferedSocket;
 use crate::server::http::access_log::seconds;
 use crate::server::http::close_reason::CloseReason;
 use crate::server::http::deadlines::Deadlines;
@@ -156,7 +156,7 @@ async fn serve_h1<S: HttpService>(
         }
         // Even an empty one holds hyper's buffer.
         drop(unread);
-        let socket = io.inner().get_ref().get_ref().0.socket();
+        let socket = io.inner().get_ref().get_ref().0;
         let mut parked = Parked { socket, is_closing: false };
         let deadlines = Deadlines { state, limits, park_from: None };
         match drive(Pin::new(&mut parked), phase, deadlines).await {
@@ -188,7 +188,7 @@ where
 
 /// A connection of which only TLS is kept. It completes when bytes arrive.
 struct Parked<'a> {
-    socket: &'a TcpStream,
+    socket: &'a BufferedSocket,
     is_closing: bool,
 }
 
@@ -198,8 +198,7 @@ impl Future for Parked<'_> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.is_closing {
             true => Poll::Ready(Ok(())),
-            // A socket that has failed is ready, and reports its error to the next read.
-            false => self.socket.poll_read_ready(context).map(|_| Ok(())),
+            false => self.socket.poll_read_ready(context).map(Ok),
         }
     }
 }
