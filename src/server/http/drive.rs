@@ -127,7 +127,7 @@ async fn next_event<C: GracefulConnection>(
             return Poll::Ready(Event::Ended(result));
         }
         // A connection writes all that it can with each poll.
-        if !state.progress.is_write_blocked() {
+        if !state.progress.has_unwritten() {
             state.flushes.complete(requested);
         }
         match deadlines.next_for_progress() {

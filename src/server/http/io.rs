@@ -26,6 +26,8 @@ pub(super) struct ProgressIo {
     scanned_after: u64,
     has_ended: bool,
     is_shut: bool,
+    /// True once a write of HTTP/2 has waited for other streams, until the next flush.
+    has_waited: bool,
 }
 
 impl ProgressIo {
@@ -39,6 +41,7 @@ impl ProgressIo {
             scanned_after: 0,
             has_ended: false,
             is_shut: false,
+            has_waited: false,
         }
     }
 
@@ -88,6 +91,20 @@ impl ProgressIo {
         }
     }
 
+    /// Lets the tasks of other streams of HTTP/2 run before the first write: what they send goes out
+    /// with it. The runtime would run this task after each of theirs.
+    fn waits_for_streams(&mut self, context: &Context<'_>) -> bool {
+        if self.records_heads {
+            return false;
+        }
+        let waits = !std::mem::replace(&mut self.has_waited, true);
+        self.state.progress.set_write_deferred(waits);
+        if waits {
+            context.waker().wake_by_ref();
+        }
+        waits
+    }
+
     fn record_write<R>(&self, poll: Poll<R>) -> Poll<R> {
         match poll {
             Poll::Pending => self.state.progress.write_blocked(),
@@ -132,6 +149,9 @@ impl AsyncWrite for ProgressIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.waits_for_streams(context) {
+            return Poll::Pending;
+        }
         let poll = Pin::new(&mut self.inner).poll_write(context, bytes);
         self.record_write(poll)
     }
@@ -141,6 +161,9 @@ impl AsyncWrite for ProgressIo {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.waits_for_streams(context) {
+            return Poll::Pending;
+        }
         let poll = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
         self.record_write(poll)
     }
@@ -151,6 +174,7 @@ impl AsyncWrite for ProgressIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.inner).poll_flush(context);
+        self.has_waited &= poll.is_pending();
         self.record_write(poll)
     }
 

@@ -14,6 +14,8 @@ pub(super) struct Progress {
     head: Waiting,
     /// Bytes of a response wait for the client to read.
     write: Waiting,
+    /// A write waits for other streams, and was not tried yet.
+    is_write_deferred: AtomicBool,
     /// The number of responses with data that the client has not taken.
     untaken: AtomicU32,
     /// Since when the client has taken nothing of any response.
@@ -77,6 +79,7 @@ impl Progress {
             began: Instant::now(),
             head: Waiting::new(true),
             write: Waiting::new(false),
+            is_write_deferred: AtomicBool::new(false),
             untaken: AtomicU32::new(0),
             last_taken: LazyInstant::default(),
         }
@@ -100,6 +103,11 @@ impl Progress {
         self.write.begin();
     }
 
+    /// Whether a write is put off: the client has no part in it, and no deadline runs.
+    pub(super) fn set_write_deferred(&self, is_deferred: bool) {
+        self.is_write_deferred.store(is_deferred, Ordering::Relaxed);
+    }
+
     /// The socket took bytes.
     pub(super) fn write_advanced(&self) {
         if self.write.end() {
@@ -107,9 +115,10 @@ impl Progress {
         }
     }
 
-    /// True while the socket takes no bytes.
-    pub(super) fn is_write_blocked(&self) -> bool {
+    /// True while bytes wait to be written.
+    pub(super) fn has_unwritten(&self) -> bool {
         self.write.is_waiting.load(Ordering::Relaxed)
+            || self.is_write_deferred.load(Ordering::Relaxed)
     }
 
     /// Since when the socket takes no bytes.
