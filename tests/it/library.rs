@@ -1,10 +1,14 @@
 //! The library as an application uses it.
 
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::support::DEADLINE;
+use crate::support::h2::{DATA, END_HEADERS, END_STREAM, GET, H2, HEADERS, frame};
 use crate::support::pki::PKI;
 use crate::support::tls::{BOTH, Client, Connector, Site};
 use axum::extract::Path;
@@ -160,4 +164,56 @@ fn identity_for_test_equals_a_verified_one() {
     assert_eq!(identity.der(), &*der);
     assert_eq!(identity.fingerprint().to_string().len(), 64);
     assert!(ClientIdentity::for_test(*b"nothing", "x").is_err());
+}
+
+/// Relays one connection to `server`, and counts the TLS records with data that the server sends.
+fn counting_relay(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let records = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&records);
+    thread::spawn(move || -> io::Result<()> {
+        let (mut client, _) = listener.accept()?;
+        let mut server = std::net::TcpStream::connect(server)?;
+        let (mut requests, mut to_server) = (client.try_clone()?, server.try_clone()?);
+        thread::spawn(move || io::copy(&mut requests, &mut to_server));
+        loop {
+            let mut record = vec![0; 5];
+            server.read_exact(&mut record)?;
+            let [kind, _, _, high, low] = record[..] else { unreachable!() };
+            record.resize(5 + usize::from(u16::from_be_bytes([high, low])), 0);
+            server.read_exact(&mut record[5..])?;
+            counted.fetch_add(usize::from(kind == 23), Ordering::Relaxed);
+            client.write_all(&record)?;
+        }
+    });
+    (address, records)
+}
+
+// With one worker thread, the order of the tasks is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn responses_of_concurrent_streams_are_written_together() {
+    const STREAMS: usize = 16;
+    let site = Site::new();
+    site.trust("a.pem", &PKI.a.cert);
+    let bound = site.config().trust(site.path("trust")).bind().unwrap();
+    let (address, records) = counting_relay(bound.local_addrs()[0]);
+    let _running = bound.serve_hyper(portcullis::service::Hello::default());
+    let client = Client::from_pem(&PKI.a.cert, &PKI.a.key);
+    let connector = Connector::new(Some(&client), BOTH[1]).speaking("h2");
+    let mut h2 = H2::start(connector.connect(address).await.unwrap(), 65_535).await.unwrap();
+    assert_eq!(h2.get().await.unwrap(), "hello world\n");
+
+    let before = records.load(Ordering::Relaxed);
+    let requests: Vec<_> = (0..STREAMS)
+        .flat_map(|_| frame(HEADERS, END_STREAM | END_HEADERS, h2.stream(), GET))
+        .collect();
+    h2.send(&requests).await.unwrap();
+    let mut responses = 0;
+    while responses < STREAMS {
+        let frame = h2.receive().await.unwrap();
+        responses += usize::from(frame.kind == DATA && frame.flags & END_STREAM != 0);
+    }
+    let records = records.load(Ordering::Relaxed) - before;
+    assert!(records <= STREAMS / 4, "{records} records for {STREAMS} responses");
 }
