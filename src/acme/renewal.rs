@@ -154,8 +154,7 @@ impl<'a> Renewal<'a> {
             }
         };
         counter!("portcullis_acme_orders_total", "result" => outcome).increment(1);
-        // Before the outcome is logged: whoever reacts to the event finds it in the status and, even
-        // if it ends the process, in the cache.
+        // Before the event is logged: its reader may ask for the status, or end the process.
         self.store_history();
         let active = self.active();
         let next_attempt = self.next_attempt(active.as_ref());

@@ -62,8 +62,8 @@ pub(super) struct Renewal {
 }
 
 impl History {
-    /// Records a failure, and returns when the next order may begin. `random` is from 0 to 1.
-    pub(super) fn record_failure(&mut self, failure: &Failure, now: u64, random: f64) -> u64 {
+    /// Records a failure, and when the next order may begin. `random` is from 0 to 1.
+    pub(super) fn record_failure(&mut self, failure: &Failure, now: u64, random: f64) {
         self.failures = self.failures.saturating_add(1);
         let hour_ago = now.saturating_sub(HOUR);
         for name in &failure.invalid {
@@ -94,7 +94,6 @@ impl History {
             detail: failure.detail.clone(),
         });
         self.not_before = next;
-        next
     }
 
     /// Records that a certificate was issued.
@@ -211,18 +210,24 @@ mod tests {
         Failure::new(Step::Validation, "it did not work")
     }
 
+    /// Records a failure, and returns when the next order may begin.
+    fn next_order(history: &mut History, failure: &Failure, now: u64, random: f64) -> u64 {
+        history.record_failure(failure, now, random);
+        history.not_before
+    }
+
     #[test]
     fn pauses_double_from_a_minute_to_an_hour() {
         let mut history = History::default();
         let pauses: Vec<u64> =
-            (0..9).map(|_| history.record_failure(&failure(), NOW, 0.5) - NOW).collect();
+            (0..9).map(|_| next_order(&mut history, &failure(), NOW, 0.5) - NOW).collect();
         assert_eq!(pauses, [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]);
     }
 
     #[test]
     fn pauses_vary_by_a_tenth() {
         for (random, pause) in [(0.0, 54), (1.0, 66)] {
-            assert_eq!(History::default().record_failure(&failure(), NOW, random), NOW + pause);
+            assert_eq!(next_order(&mut History::default(), &failure(), NOW, random), NOW + pause);
         }
     }
 
@@ -230,7 +235,7 @@ mod tests {
     fn retry_after_is_obeyed_and_shortens_no_pause() {
         for (asked, pause) in [(10, 60), (7200, 7200), (400 * DAY, 7 * DAY)] {
             let failure = Failure { retry_after: Some(NOW + asked), ..failure() };
-            assert_eq!(History::default().record_failure(&failure, NOW, 0.5), NOW + pause);
+            assert_eq!(next_order(&mut History::default(), &failure, NOW, 0.5), NOW + pause);
         }
     }
 
@@ -239,7 +244,7 @@ mod tests {
         for (name, pause) in [("rejectedIdentifier", DAY), ("caa", DAY), ("connection", 60)] {
             let problem_type = Some(format!("urn:ietf:params:acme:error:{name}"));
             let failure = Failure { problem_type, ..failure() };
-            assert_eq!(History::default().record_failure(&failure, NOW, 0.5), NOW + pause);
+            assert_eq!(next_order(&mut History::default(), &failure, NOW, 0.5), NOW + pause);
         }
     }
 
@@ -250,7 +255,7 @@ mod tests {
         let (mut now, mut tried) = (NOW, Vec::new());
         for _ in 0..12 {
             tried.push(now);
-            now = history.record_failure(&failure, now, 0.0);
+            now = next_order(&mut history, &failure, now, 0.0);
         }
         for at in &tried {
             let within = tried.iter().filter(|other| (*at..*at + HOUR).contains(other)).count();
@@ -262,7 +267,7 @@ mod tests {
     #[test]
     fn a_history_that_is_stored_is_the_same_when_it_is_read() {
         let mut history = History::default();
-        history.record_failure(&Failure { invalid: vec!["a".to_owned()], ..failure() }, NOW, 0.3);
+        next_order(&mut history, &Failure { invalid: vec!["a".to_owned()], ..failure() }, NOW, 0.3);
         let stored = serde_json::to_string(&history).unwrap();
         assert_eq!(serde_json::from_str::<History>(&stored).unwrap(), history);
     }
@@ -272,7 +277,7 @@ mod tests {
         let mut history = History::default();
         history.begin("a.example".to_owned());
         let failure = Failure { invalid: vec!["a.example".to_owned()], ..failure() };
-        let next = history.record_failure(&failure, NOW, 0.5);
+        let next = next_order(&mut history, &failure, NOW, 0.5);
         history.begin("a.example".to_owned());
         assert_eq!((history.failures, history.not_before), (1, next));
         history.begin("b.example".to_owned());
@@ -283,7 +288,7 @@ mod tests {
     #[test]
     fn a_success_ends_the_pause() {
         let mut history = History::default();
-        history.record_failure(&failure(), NOW, 0.5);
+        next_order(&mut history, &failure(), NOW, 0.5);
         history.record_success(NOW + 1);
         assert_eq!((history.failures, history.not_before), (0, 0));
         assert_eq!(history.last_issued, Some(NOW + 1));
@@ -309,10 +314,10 @@ mod tests {
         let mut history = History::default();
         let failure = Failure { invalid: vec!["a.example".to_owned()], ..failure() };
         for _ in 0..4 {
-            history.record_failure(&failure, NOW, 0.5);
+            next_order(&mut history, &failure, NOW, 0.5);
         }
         history.record_success(NOW + 1);
-        assert_eq!(history.record_failure(&failure, NOW + 2, 0.5), NOW + HOUR);
+        assert_eq!(next_order(&mut history, &failure, NOW + 2, 0.5), NOW + HOUR);
     }
 
     #[test]
@@ -367,7 +372,7 @@ mod tests {
         ) {
             let mut history = History { failures, ..History::default() };
             let failure = Failure { retry_after, ..failure() };
-            let next = history.record_failure(&failure, NOW, random);
+            let next = next_order(&mut history, &failure, NOW, random);
             prop_assert!((NOW + 54..=NOW + LONGEST_RETRY_AFTER).contains(&next));
         }
     }

@@ -26,8 +26,6 @@ pub(super) struct ProgressIo {
     scanned_after: u64,
     has_ended: bool,
     is_shut: bool,
-    /// True once a write of HTTP/2 has waited for other streams, until the next flush.
-    has_waited: bool,
 }
 
 impl ProgressIo {
@@ -41,7 +39,6 @@ impl ProgressIo {
             scanned_after: 0,
             has_ended: false,
             is_shut: false,
-            has_waited: false,
         }
     }
 
@@ -93,12 +90,8 @@ impl ProgressIo {
 
     /// Lets the tasks of other streams of HTTP/2 run before the first write: what they send goes out
     /// with it. The runtime would run this task after each of theirs.
-    fn waits_for_streams(&mut self, context: &Context<'_>) -> bool {
-        if self.records_heads {
-            return false;
-        }
-        let waits = !std::mem::replace(&mut self.has_waited, true);
-        self.state.progress.set_write_deferred(waits);
+    fn waits_for_streams(&self, context: &Context<'_>) -> bool {
+        let waits = !self.records_heads && self.state.progress.defers_write();
         if waits {
             context.waker().wake_by_ref();
         }
@@ -174,7 +167,9 @@ impl AsyncWrite for ProgressIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.inner).poll_flush(context);
-        self.has_waited &= poll.is_pending();
+        if poll.is_ready() {
+            self.state.progress.flushed();
+        }
         self.record_write(poll)
     }
 

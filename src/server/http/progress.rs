@@ -14,7 +14,7 @@ pub(super) struct Progress {
     head: Waiting,
     /// Bytes of a response wait for the client to read.
     write: Waiting,
-    /// A write waits for other streams, and was not tried yet.
+    /// A write of HTTP/2 has waited for other streams, and is not flushed.
     is_write_deferred: AtomicBool,
     /// The number of responses with data that the client has not taken.
     untaken: AtomicU32,
@@ -103,9 +103,15 @@ impl Progress {
         self.write.begin();
     }
 
-    /// Whether a write is put off: the client has no part in it, and no deadline runs.
-    pub(super) fn set_write_deferred(&self, is_deferred: bool) {
-        self.is_write_deferred.store(is_deferred, Ordering::Relaxed);
+    /// True for the first write since the last flush, which is deferred. No deadline runs: the client
+    /// has no part in it.
+    pub(super) fn defers_write(&self) -> bool {
+        !self.is_write_deferred.swap(true, Ordering::Relaxed)
+    }
+
+    /// All that was written has been flushed.
+    pub(super) fn flushed(&self) {
+        self.is_write_deferred.store(false, Ordering::Relaxed);
     }
 
     /// The socket took bytes.
